@@ -1,0 +1,143 @@
+//! Time as the cache sees it: coarse seconds since start, and memcached's rules for exptimes.
+//!
+//! Seconds start at [`Clock::ORIGIN`], so that 0 can mean "never" and 1 "long past". A clock made
+//! with [`Clock::manual`] moves only by [`Clock::advance`], so tests never sleep.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Seconds on the server's clock; 0 is never a moment.
+pub type Seconds = u32;
+
+/// An exptime as clients send it: 0 never, negative already past, up to 30 days relative, beyond
+/// that a unix time (memcached's `doc/protocol.txt`, "Expiration times").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exptime(pub i32);
+
+/// The longest exptime that is taken as relative: 30 days.
+pub const RELATIVE_LIMIT: i32 = 60 * 60 * 24 * 30;
+
+/// When an item dies, in the clock's seconds; [`Deadline::NEVER`] is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Seconds);
+
+impl Deadline {
+    pub const NEVER: Deadline = Deadline(0);
+
+    /// True from the second that the deadline names.
+    #[inline]
+    pub fn passed(self, now: Seconds) -> bool {
+        self.0 != 0 && self.0 <= now
+    }
+}
+
+/// The server's clock. Reading it is one relaxed load; [`Clock::refresh`] moves it.
+pub struct Clock {
+    now: AtomicU32,
+    /// Seconds added by `debugtime` or by a test.
+    offset: AtomicU32,
+    start: Option<Instant>,
+    start_unix: u64,
+    /// Milliseconds of `start` that had gone by in its unix second.
+    start_millis: AtomicU64,
+}
+
+impl Clock {
+    /// The first second: `uptime` is never 0, and deadlines of 1 are always past.
+    pub const ORIGIN: Seconds = 2;
+
+    /// A clock that follows the system's.
+    pub fn system() -> Clock {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock {
+            now: AtomicU32::new(Self::ORIGIN),
+            offset: AtomicU32::new(0),
+            start: Some(Instant::now()),
+            start_unix: unix.as_secs(),
+            start_millis: AtomicU64::new(u64::from(unix.subsec_millis())),
+        }
+    }
+
+    /// A clock that stands still until [`Clock::advance`], started at unix time `unix`.
+    pub fn manual(unix: u64) -> Clock {
+        Clock {
+            now: AtomicU32::new(Self::ORIGIN),
+            offset: AtomicU32::new(0),
+            start: None,
+            start_unix: unix,
+            start_millis: AtomicU64::new(0),
+        }
+    }
+
+    /// The second last refreshed to.
+    #[inline]
+    pub fn now(&self) -> Seconds {
+        self.now.load(Relaxed)
+    }
+
+    /// Follows the system's time; workers call it once a wake-up.
+    pub fn refresh(&self) -> Seconds {
+        let elapsed = self.start.map_or(0, |s| {
+            (s.elapsed().as_millis() as u64 + self.start_millis.load(Relaxed)) / 1000
+        });
+        let now = Self::ORIGIN + elapsed as u32 + self.offset.load(Relaxed);
+        // Several threads refresh; a late one must not turn the clock back.
+        self.now.fetch_max(now, Relaxed).max(now)
+    }
+
+    /// Moves the clock forward by `seconds` (tests, `debugtime`).
+    pub fn advance(&self, seconds: Seconds) {
+        self.offset.fetch_add(seconds, Relaxed);
+        self.refresh();
+    }
+
+    /// Seconds since start, as `stats` prints them.
+    pub fn uptime(&self) -> Seconds {
+        self.now()
+    }
+
+    /// The unix time of a moment on this clock.
+    pub fn unix(&self, moment: Seconds) -> u64 {
+        self.start_unix + u64::from(moment) - u64::from(Self::ORIGIN)
+    }
+
+    /// A client's exptime as a deadline. Times before the start become 1: past, but not "never".
+    pub fn deadline(&self, exptime: Exptime) -> Deadline {
+        match exptime.0 {
+            0 => Deadline::NEVER,
+            e if e < 0 => Deadline(1),
+            e if e <= RELATIVE_LIMIT => Deadline(self.now() + e as u32),
+            e => {
+                let since = (e as u64 + u64::from(Self::ORIGIN)).saturating_sub(self.start_unix);
+                Deadline(u32::try_from(since).unwrap_or(u32::MAX).max(1))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exptimes_follow_memcached() {
+        let c = Clock::manual(1_700_000_000);
+        assert_eq!(c.deadline(Exptime(0)), Deadline::NEVER);
+        assert_eq!(c.deadline(Exptime(-1)), Deadline(1));
+        assert_eq!(c.deadline(Exptime(10)), Deadline(12));
+        assert_eq!(c.deadline(Exptime(1_700_000_005)), Deadline(7));
+        assert_eq!(c.deadline(Exptime(1_600_000_000)), Deadline(1));
+        assert_eq!(c.deadline(Exptime(RELATIVE_LIMIT)), Deadline(2 + RELATIVE_LIMIT as u32));
+    }
+
+    #[test]
+    fn deadlines_pass_on_their_second() {
+        let c = Clock::manual(1_700_000_000);
+        let d = c.deadline(Exptime(2));
+        c.advance(1);
+        assert!(!d.passed(c.now()));
+        c.advance(1);
+        assert!(d.passed(c.now()));
+        assert!(!Deadline::NEVER.passed(u32::MAX));
+    }
+}

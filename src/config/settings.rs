@@ -1,0 +1,161 @@
+//! What the command line resolved to.
+
+use std::path::PathBuf;
+
+/// How chunks are laid out; both are parameters of one engine (`ARCHITECTURE.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// 64 KiB pages, page/k classes, everything inside -m. The default.
+    Compact,
+    /// 1 MiB pages, memcached's ladder, class numbers and accounting.
+    Memcached,
+}
+
+/// `-B`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Auto,
+    Ascii,
+    Binary,
+}
+
+/// One listening address of `-l`, its port resolved against `-p`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// As given: a host name, an address, or empty for all interfaces.
+    pub host: String,
+    /// 0 is ephemeral (`-p -1`).
+    pub port: u16,
+}
+
+/// Everything a server needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// -m, bytes. In `Layout::Compact` it bounds the whole cache, in `Memcached` pages only.
+    pub maxbytes: u64,
+    pub layout: Layout,
+    /// -p as printed by `stats settings`; -1 is ephemeral, 0 none.
+    pub tcp_port: i32,
+    pub udp_port: i32,
+    /// TCP listeners; empty with `-p 0` or `-s`.
+    pub listen: Vec<Listen>,
+    /// -l as given, `None` for all interfaces.
+    pub inter: Option<String>,
+    pub unix_socket: Option<PathBuf>,
+    /// -a, permission bits
+    pub unix_mask: u32,
+    pub max_connections: u32,
+    pub threads: u32,
+    pub backlog: u32,
+    /// -R
+    pub requests_per_event: u32,
+    pub evict: bool,
+    pub use_cas: bool,
+    pub growth_factor: f64,
+    /// -n
+    pub chunk_size: u32,
+    /// -I, bytes
+    pub item_size_max: u32,
+    /// `-o slab_chunk_max`, bytes; `None` where not given.
+    pub slab_chunk_max: Option<u32>,
+    /// `-o slab_sizes`, bytes; empty where not given.
+    pub slab_sizes: Vec<u32>,
+    pub hashpower_init: u32,
+    pub large_pages: bool,
+    pub lock_memory: bool,
+    pub max_core_dumps: bool,
+    pub user: Option<String>,
+    pub verbosity: u32,
+    pub protocol: Protocol,
+    pub maxconns_fast: bool,
+    pub idle_timeout: u32,
+    pub flush_enabled: bool,
+    pub dump_enabled: bool,
+    pub watch_enabled: bool,
+    pub shutdown_command: bool,
+    pub detail_enabled: bool,
+    pub prefix_delimiter: u8,
+    pub hash_algorithm: String,
+    pub tail_repair_time: u32,
+    pub slab_reassign: bool,
+    pub slab_automove: u32,
+    pub slab_automove_ratio: f64,
+    pub slab_automove_window: u32,
+    pub lru_crawler: bool,
+    pub lru_crawler_sleep: u32,
+    pub lru_crawler_tocrawl: u32,
+    pub lru_maintainer: bool,
+    pub lru_segmented: bool,
+    pub hot_lru_pct: u32,
+    pub warm_lru_pct: u32,
+    pub hot_max_factor: f64,
+    pub warm_max_factor: f64,
+    pub temp_lru: bool,
+    pub temporary_ttl: u32,
+    pub watcher_logbuf_size: u32,
+    pub worker_logbuf_size: u32,
+    pub read_buf_mem_limit: u32,
+    pub track_sizes: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            maxbytes: 64 << 20,
+            layout: Layout::Compact,
+            tcp_port: 11211,
+            udp_port: 0,
+            listen: vec![Listen { host: String::new(), port: 11211 }],
+            inter: None,
+            unix_socket: None,
+            unix_mask: 0o700,
+            max_connections: 1024,
+            threads: 4,
+            backlog: 1024,
+            requests_per_event: 20,
+            evict: true,
+            use_cas: true,
+            growth_factor: 1.25,
+            chunk_size: 48,
+            item_size_max: 1 << 20,
+            slab_chunk_max: None,
+            slab_sizes: Vec::new(),
+            hashpower_init: 16,
+            large_pages: false,
+            lock_memory: false,
+            max_core_dumps: false,
+            user: None,
+            verbosity: 0,
+            protocol: Protocol::Auto,
+            maxconns_fast: true,
+            idle_timeout: 0,
+            flush_enabled: true,
+            dump_enabled: true,
+            watch_enabled: true,
+            shutdown_command: false,
+            detail_enabled: false,
+            prefix_delimiter: b':',
+            hash_algorithm: "rapidhash".into(),
+            tail_repair_time: 0,
+            slab_reassign: true,
+            slab_automove: 1,
+            slab_automove_ratio: 0.8,
+            slab_automove_window: 10,
+            lru_crawler: true,
+            lru_crawler_sleep: 100,
+            lru_crawler_tocrawl: 0,
+            lru_maintainer: true,
+            lru_segmented: true,
+            hot_lru_pct: 20,
+            warm_lru_pct: 40,
+            hot_max_factor: 0.2,
+            warm_max_factor: 2.0,
+            temp_lru: false,
+            temporary_ttl: 61,
+            watcher_logbuf_size: 256 << 10,
+            worker_logbuf_size: 64 << 10,
+            read_buf_mem_limit: 0,
+            track_sizes: false,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! rustcached: a drop-in replacement for memcached with a slab allocator at its heart.
+//!
+//! The layers, each importing only those to its right (`tests/tidy.rs` holds them to it):
+//!
+//! `server > {connection, maintain} > protocol > command > store > item > slab`
+//!
+//! `config`, `clock` and `stats` are leaves that any layer may import.
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod stats;
+
+pub mod command;
+pub mod connection;
+#[allow(unsafe_code)]
+pub mod item;
+pub mod maintain;
+pub mod protocol;
+pub mod server;
+pub mod store;

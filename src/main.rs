@@ -1,0 +1,5 @@
+//! Parses, resolves, runs.
+
+fn main() {
+    println!("not yet");
+}

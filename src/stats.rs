@@ -1,0 +1,290 @@
+//! Counters. Each worker owns a padded set and is the only one to write it, so counting is a plain
+//! load and store; readers sum all sets. `stats reset` remembers the sums and subtracts them.
+
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// A counter with one writer.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+    #[inline]
+    pub fn bump(&self) {
+        self.add(1);
+    }
+    pub fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident, $sums:ident { $($(#[$field_doc:meta])* $field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Default, Debug)]
+        pub struct $name { $($(#[$field_doc])* pub $field: Counter),* }
+
+        /// Sums over all workers.
+        #[derive(Default, Debug, Clone, Copy)]
+        pub struct $sums { $($(#[$field_doc])* pub $field: u64),* }
+
+        impl $sums {
+            fn add(&mut self, c: &$name) {
+                $(self.$field = self.$field.wrapping_add(c.$field.load());)*
+            }
+            fn less(&mut self, base: &$sums) {
+                $(self.$field = self.$field.wrapping_sub(base.$field);)*
+            }
+            /// Field by field sum.
+            pub fn plus(&mut self, other: &$sums) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What one worker counts; names as `stats` prints them, unless the comment says otherwise.
+    ThreadCounters, ThreadSums {
+        get_misses, get_expired, get_flushed,
+        /// `cmd_touch`
+        touch_cmds,
+        touch_misses, incr_misses, decr_misses, delete_misses, cas_misses,
+        store_too_large, store_no_memory,
+        /// `cmd_meta`
+        meta_cmds,
+        /// `cmd_flush`
+        flush_cmds,
+        bytes_read, bytes_written, conn_yields, auth_cmds, auth_errors, idle_kicks,
+        response_obj_oom, read_buf_oom,
+        /// Every item linked since start.
+        total_items,
+    }
+}
+
+counters! {
+    /// What one worker counts per slab class.
+    ClassCounters, ClassSums {
+        get_hits, set_cmds, touch_hits, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval,
+        hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp,
+        evicted, evicted_nonzero, evicted_unfetched, evicted_active, expired_unfetched, reclaimed,
+        outofmemory, direct_reclaims, moves_to_cold, moves_to_warm, moves_within_lru,
+    }
+}
+
+/// Items and bytes of a class as one worker changed them: sums over workers are the present state
+/// and are not touched by `stats reset`.
+#[derive(Default, Debug)]
+pub struct ClassLevel {
+    pub items: AtomicI64,
+    pub bytes: AtomicI64,
+}
+
+impl ClassLevel {
+    #[inline]
+    pub fn add(&self, items: i64, bytes: i64) {
+        self.items.store(self.items.load(Relaxed) + items, Relaxed);
+        self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
+    }
+}
+
+/// One worker's counters.
+#[derive(Debug)]
+pub struct Counters {
+    pub thread: CachePadded<ThreadCounters>,
+    pub classes: Box<[ClassCounters]>,
+    pub levels: Box<[ClassLevel]>,
+}
+
+impl Counters {
+    fn new(classes: usize) -> Counters {
+        Counters {
+            thread: CachePadded::default(),
+            classes: (0..classes).map(|_| ClassCounters::default()).collect(),
+            levels: (0..classes).map(|_| ClassLevel::default()).collect(),
+        }
+    }
+}
+
+/// Everything the server counts.
+pub struct Stats {
+    classes: usize,
+    workers: Mutex<Vec<Arc<Counters>>>,
+    base: Mutex<Base>,
+    pub server: ServerStats,
+    pub conns: ConnTable,
+    pub prefixes: AtomicBool,
+}
+
+#[derive(Default)]
+struct Base {
+    thread: ThreadSums,
+    classes: Vec<ClassSums>,
+}
+
+/// Counters that several threads write, and gauges.
+#[derive(Default, Debug)]
+pub struct ServerStats {
+    pub curr_connections: AtomicI64,
+    pub total_connections: AtomicU64,
+    pub rejected_connections: AtomicU64,
+    pub connection_structures: AtomicU64,
+    pub listen_disabled_num: AtomicU64,
+    pub time_in_listen_disabled_us: AtomicU64,
+    pub accepting_conns: AtomicBool,
+    pub malloc_fails: AtomicU64,
+    /// Bytes that connections hold for partial requests and unsent replies, and how many hold any.
+    pub buffer_bytes: AtomicI64,
+    pub buffer_count: AtomicI64,
+    pub verbosity: AtomicU32,
+}
+
+impl Stats {
+    /// `classes`: slab classes, counted from 0; `fds`: the highest file number to be shown.
+    pub fn new(classes: usize, fds: usize) -> Stats {
+        Stats {
+            classes,
+            workers: Mutex::new(Vec::new()),
+            base: Mutex::new(Base { classes: vec![ClassSums::default(); classes], ..Base::default() }),
+            server: ServerStats::default(),
+            conns: ConnTable::new(fds),
+            prefixes: AtomicBool::new(false),
+        }
+    }
+
+    /// A set of counters for one more thread.
+    pub fn register(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::new(self.classes));
+        self.workers.lock().push(counters.clone());
+        counters
+    }
+
+    /// Per worker sums since the last reset.
+    pub fn thread_sums(&self) -> ThreadSums {
+        let mut sums = self.raw_thread_sums();
+        sums.less(&self.base.lock().thread);
+        sums
+    }
+
+    /// Per class sums since the last reset, indexed by class id.
+    pub fn class_sums(&self) -> Vec<ClassSums> {
+        let mut sums = self.raw_class_sums();
+        for (sum, base) in sums.iter_mut().zip(&self.base.lock().classes) {
+            sum.less(base);
+        }
+        sums
+    }
+
+    /// Items and bytes of each class now.
+    pub fn levels(&self) -> Vec<(u64, u64)> {
+        let mut levels = vec![(0i64, 0i64); self.classes];
+        for worker in self.workers.lock().iter() {
+            for (sum, level) in levels.iter_mut().zip(&worker.levels) {
+                sum.0 += level.items.load(Relaxed);
+                sum.1 += level.bytes.load(Relaxed);
+            }
+        }
+        levels.into_iter().map(|(i, b)| (i.max(0) as u64, b.max(0) as u64)).collect()
+    }
+
+    pub fn reset(&self) {
+        let (thread, classes) = (self.raw_thread_sums(), self.raw_class_sums());
+        *self.base.lock() = Base { thread, classes };
+        self.server.total_connections.store(0, Relaxed);
+        self.server.rejected_connections.store(0, Relaxed);
+        self.server.listen_disabled_num.store(0, Relaxed);
+        self.server.malloc_fails.store(0, Relaxed);
+    }
+
+    fn raw_thread_sums(&self) -> ThreadSums {
+        let mut sums = ThreadSums::default();
+        for worker in self.workers.lock().iter() {
+            sums.add(&worker.thread);
+        }
+        sums
+    }
+
+    fn raw_class_sums(&self) -> Vec<ClassSums> {
+        let mut sums = vec![ClassSums::default(); self.classes];
+        for worker in self.workers.lock().iter() {
+            for (sum, class) in sums.iter_mut().zip(&worker.classes) {
+                sum.add(class);
+            }
+        }
+        sums
+    }
+}
+
+/// What `stats conns` shows of a connection, by file number: one word each, so that an idle
+/// connection costs 8 bytes here. Addresses are asked of the system when they are printed.
+pub struct ConnTable(Box<[AtomicU64]>);
+
+/// A connection's state under memcached's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConnState {
+    Closed = 0,
+    /// `conn_listening`
+    Listening = 1,
+    /// `conn_read`: waiting for a request
+    Read = 2,
+    /// `conn_parse_cmd`: working on one
+    ParseCmd = 3,
+    /// `conn_nread`: waiting for the rest of a value
+    Nread = 4,
+    /// `conn_swallow`
+    Swallow = 5,
+    /// `conn_mwrite`: waiting until the client reads
+    Mwrite = 6,
+    /// `conn_closing`
+    Closing = 7,
+}
+
+impl ConnState {
+    pub fn name(self) -> &'static str {
+        match self {
+            ConnState::Closed => "conn_closed",
+            ConnState::Listening => "conn_listening",
+            ConnState::Read => "conn_read",
+            ConnState::ParseCmd => "conn_parse_cmd",
+            ConnState::Nread => "conn_nread",
+            ConnState::Swallow => "conn_swallow",
+            ConnState::Mwrite => "conn_mwrite",
+            ConnState::Closing => "conn_closing",
+        }
+    }
+
+    fn from_u8(n: u8) -> ConnState {
+        use ConnState::*;
+        [Closed, Listening, Read, ParseCmd, Nread, Swallow, Mwrite, Closing][usize::from(n) & 7]
+    }
+}
+
+impl ConnTable {
+    fn new(fds: usize) -> ConnTable {
+        ConnTable((0..fds).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Notes the state of file `fd` and when its last command came (clock seconds).
+    #[inline]
+    pub fn set(&self, fd: usize, state: ConnState, last_command: u32) {
+        if let Some(cell) = self.0.get(fd) {
+            cell.store(u64::from(last_command) << 8 | state as u64, Relaxed);
+        }
+    }
+
+    /// The open files: number, state, second of the last command.
+    pub fn open(&self) -> impl Iterator<Item = (usize, ConnState, u32)> + '_ {
+        self.0.iter().enumerate().filter_map(|(fd, cell)| {
+            let word = cell.load(Relaxed);
+            let state = ConnState::from_u8(word as u8);
+            (state != ConnState::Closed).then_some((fd, state, (word >> 8) as u32))
+        })
+    }
+}
