@@ -30,7 +30,9 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident, $sums:ident { $($(#[$field_doc:meta])* $field:ident),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident, $sums:ident {
+        $($(#[$field_doc:meta])* $field:ident),* $(,)?
+    }) => {
         $(#[$doc])*
         #[derive(Default, Debug)]
         pub struct $name { $($(#[$field_doc])* pub $field: Counter),* }
