@@ -8,6 +8,7 @@ mod settings;
 
 use super::{Error, StatsTopic};
 use crate::clock::Clock;
+use crate::config::Settings;
 use crate::stats::PrefixCounts;
 use crate::store::Store;
 use std::fmt::Display;
@@ -40,6 +41,9 @@ pub enum StatLines {
 /// The answer to `stats <topic>`, as memcached 1.6.45 gives it.
 pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
     let (figures, settings) = (store.stats(), store.settings());
+    if let Some(error) = refusal(topic, settings) {
+        return StatLines::Error(error);
+    }
     match topic {
         StatsTopic::General => general::of(store),
         StatsTopic::Reset => {
@@ -54,9 +58,6 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
         }
         StatsTopic::Sizes => classes::sizes(&store.sizes()),
         StatsTopic::Conns => conns::of(&figures.conns, store.clock().now()),
-        StatsTopic::Detail(_) | StatsTopic::DetailDump if !settings.dump_enabled => {
-            StatLines::Error(Error::Client("stats detail not allowed"))
-        }
         StatsTopic::Detail(Some(on)) => {
             figures.prefixes.enable(on);
             StatLines::Ok
@@ -65,11 +66,20 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
             StatLines::Error(Error::Client("usage: stats detail on|off|dump"))
         }
         StatsTopic::DetailDump => detail_dump(&figures.prefixes.dump()),
-        StatsTopic::Cachedump { .. } if !settings.dump_enabled => {
-            StatLines::Error(Error::Client("stats cachedump not allowed"))
-        }
         StatsTopic::Cachedump { class, limit } => cachedump(store, class, limit),
         StatsTopic::Unknown(_) => StatLines::Error(Error::Unknown),
+    }
+}
+
+/// Why a topic is not answered: `-X` hides whatever shows keys, and what would start to.
+fn refusal(topic: StatsTopic<'_>, settings: &Settings) -> Option<Error> {
+    match topic {
+        _ if settings.dump_enabled => None,
+        StatsTopic::Detail(_) | StatsTopic::DetailDump => {
+            Some(Error::Client("stats detail not allowed"))
+        }
+        StatsTopic::Cachedump { .. } => Some(Error::Client("stats cachedump not allowed")),
+        _ => None,
     }
 }
 
@@ -161,6 +171,21 @@ mod tests {
                 other => panic!("not pairs: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn disabled_dumping_hides_keys_and_nothing_else() {
+        let hidden = Settings { dump_enabled: false, ..Settings::default() };
+        let cachedump = StatsTopic::Cachedump { class: 200, limit: 0 };
+        let detail = Some(Error::Client("stats detail not allowed"));
+        assert_eq!(refusal(StatsTopic::Detail(Some(true)), &hidden), detail);
+        assert_eq!(refusal(StatsTopic::Detail(None), &hidden), detail);
+        assert_eq!(refusal(StatsTopic::DetailDump, &hidden), detail);
+        let dump = Some(Error::Client("stats cachedump not allowed"));
+        assert_eq!(refusal(cachedump, &hidden), dump);
+        assert_eq!(refusal(StatsTopic::Sizes, &hidden), None);
+        assert_eq!(refusal(cachedump, &Settings::default()), None);
+        assert_eq!(refusal(StatsTopic::DetailDump, &Settings::default()), None);
     }
 
     #[test]
