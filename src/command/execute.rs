@@ -1,6 +1,6 @@
 //! Runs a command against the store and says how it went.
 
-use super::{Admin, Command, Error, Replies, Reply, Say, Set, stats};
+use super::{Admin, Command, Error, MEMCACHED_VERSION, Replies, Reply, Say, Set, stats};
 use crate::clock::Exptime;
 use crate::store::{
     ArithOutcome, DeleteOutcome, Key, KeyHash, Local, Outcome, Refusal, Reservation, Store,
@@ -8,8 +8,6 @@ use crate::store::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The version whose behaviour is offered.
-const VERSION: &str = "1.6.45";
 /// memcached's highest verbosity.
 const VERBOSITY_MAX: u32 = 2;
 
@@ -38,19 +36,18 @@ pub fn execute(
     match command {
         Command::Get(get) => {
             let key = get.key;
-            if !store.get(local, get, hashed(key), |hit| replies.hit(key, hit)) {
-                replies.reply(Reply::Miss(key));
-            }
+            let hit = store.get(local, get, hashed(key), |hit| replies.hit(key, hit));
+            found(store, key, hit, replies);
         }
         Command::Fetch(fetch) => {
             let key = fetch.get.key;
-            if !store.fetch(local, fetch, hashed(key), |hit| replies.hit(key, hit)) {
-                replies.reply(Reply::Miss(key));
-            }
+            let hit = store.fetch(local, fetch, hashed(key), |hit| replies.hit(key, hit));
+            found(store, key, hit, replies);
         }
         Command::Set(_) => unreachable!("a set is run with its value"),
         Command::Delete(delete) => {
             let key = delete.key;
+            store.stats().prefixes.record_delete(key.bytes());
             replies.reply(deleted(key, store.delete(local, delete, hashed(key))));
         }
         Command::Arith(arith) => {
@@ -86,6 +83,7 @@ pub fn store_value(
     value: &[u8],
     replies: &mut impl Replies,
 ) {
+    store.stats().prefixes.record_set(set.key.bytes());
     match store.set(local, set, hash, value) {
         Ok(outcome) => replies.reply(stored(set.key, outcome)),
         Err(refusal) => refuse(refusal, replies),
@@ -100,12 +98,22 @@ pub fn commit_value(
     reservation: Reservation,
     replies: &mut impl Replies,
 ) {
+    store.stats().prefixes.record_set(set.key.bytes());
     replies.reply(stored(set.key, store.commit(local, reservation, set)));
 }
 
 /// Says why there is no room for a value.
 pub fn refuse(refusal: Refusal, replies: &mut impl Replies) {
     replies.reply(Reply::Say(Say::Error(refusal.into())));
+}
+
+/// A hit has been told already.
+#[inline]
+fn found(store: &Store, key: Key<'_>, hit: bool, replies: &mut impl Replies) {
+    store.stats().prefixes.record_get(key.bytes(), hit);
+    if !hit {
+        replies.reply(Reply::Miss(key));
+    }
 }
 
 #[inline]
@@ -145,13 +153,13 @@ fn error<'a>(error: Error) -> Reply<'a> {
 
 fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut impl Replies) {
     match *admin {
-        Admin::Version => replies.reply(Reply::Version(VERSION)),
+        Admin::Version => replies.reply(Reply::Version(MEMCACHED_VERSION)),
         Admin::Verbosity(level) => {
             store.stats().server.verbosity.store(level.min(VERBOSITY_MAX), Relaxed);
             replies.reply(Reply::Ok);
         }
         Admin::FlushAll(at) => replies.reply(flush_all(store, local, at)),
-        Admin::Stats(topic) => replies.reply(Reply::Stats(&stats(store, local, topic))),
+        Admin::Stats(topic) => replies.reply(Reply::Stats(&stats(store, topic))),
         #[cfg(feature = "debug-commands")]
         Admin::DebugTime(seconds) => {
             store.clock().advance(seconds);
@@ -163,6 +171,8 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
 /// A negative time flushes now, as 0 and none do.
 fn flush_all<'a>(store: &Store, local: &Local, at: Option<Exptime>) -> Reply<'a> {
     if !store.settings().flush_enabled {
+        // A refused flush is counted too, as memcached does.
+        local.counters.thread.flush_cmds.bump();
         return error(Error::Client("flush_all not allowed"));
     }
     let at = at.filter(|at| at.0 > 0).map(|at| store.clock().deadline(at).0);

@@ -7,7 +7,7 @@
 mod admin;
 mod execute;
 
-pub use admin::{StatLines, stats};
+pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{Next, commit_value, execute, refuse, store_value};
 
 use crate::clock::Exptime;

@@ -79,11 +79,24 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
     out.extend_from_slice(words);
 }
 
-pub(super) fn stats(out: &mut Vec<u8>, lines: &StatLines) {
-    for (name, value) in &lines.0 {
-        for part in ["STAT ", name, " ", value, "\r\n"] {
-            out.extend_from_slice(part.as_bytes());
+fn stats(out: &mut Vec<u8>, lines: &StatLines) {
+    match lines {
+        StatLines::Pairs(pairs) => {
+            for (name, value) in pairs {
+                for part in ["STAT ", name, " ", value, "\r\n"] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
         }
+        StatLines::Lines(lines) => {
+            for line in lines {
+                out.extend_from_slice(line);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        StatLines::Ok => return out.extend_from_slice(b"OK\r\n"),
+        StatLines::Reset => return out.extend_from_slice(b"RESET\r\n"),
+        StatLines::Error(error) => return error_line(out, *error),
     }
     out.extend_from_slice(END);
 }
