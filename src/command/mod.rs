@@ -7,7 +7,7 @@
 mod admin;
 mod execute;
 
-pub use admin::{StatLines, stats};
+pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{execute, store_value};
 
 use crate::clock::Exptime;

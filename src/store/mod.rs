@@ -198,6 +198,8 @@ pub struct StoreInfo {
     pub free_pages: u64,
     pub total_malloced: u64,
     pub limit_maxbytes: u64,
+    /// What `flush_all` last set: older items are dead. 0 before the first.
+    pub oldest_live: Seconds,
 }
 
 impl Store {
