@@ -8,7 +8,7 @@ mod admin;
 mod execute;
 
 pub use admin::{MEMCACHED_VERSION, StatLines, stats};
-pub use execute::{execute, store_value};
+pub use execute::{Next, commit_value, execute, refuse, store_value};
 
 use crate::clock::Exptime;
 use crate::store::{Hit, Key};
@@ -153,19 +153,9 @@ pub enum Admin<'a> {
     /// Seconds as sent: `None` is now.
     FlushAll(Option<Exptime>),
     Stats(StatsTopic<'a>),
-    /// Asked for, not built yet or never: memcached's commands that a later issue brings.
+    /// Moves the clock forward by so many seconds.
     #[cfg(feature = "debug-commands")]
-    DebugTime(DebugTime),
-    #[cfg(feature = "debug-commands")]
-    DebugItem { verb: &'a [u8], key: Key<'a> },
-}
-
-#[cfg(feature = "debug-commands")]
-#[derive(Clone, Copy, Debug)]
-pub enum DebugTime {
-    Pause,
-    Resume,
-    Forward(i32),
+    DebugTime(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
