@@ -32,7 +32,7 @@ const LINE_MIN: usize = 4;
 /// `buf` of each call starts where the last command's `used` ended: bytes once used are not shown
 /// again, and after [`Decoded::Incomplete`] the same bytes come first. Where the buffer lies may
 /// change from call to call, since nothing here is an address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
     /// Inside a classic get line: the command's form, applied to each key in turn.
     multiget: Option<text::Multiget>,
@@ -58,8 +58,8 @@ pub enum Decoded<'a> {
     Refused { used: usize, swallow: u64, error: Error, echo: Echo<'a> },
     /// More bytes are needed.
     Incomplete,
-    /// Nothing sensible can follow (line too long, HTTP): say `last` if any, then close.
-    HangUp { last: Option<Error> },
+    /// Nothing sensible can follow (line too long, HTTP): close.
+    HangUp,
 }
 
 impl Decoder {
@@ -155,7 +155,7 @@ impl Decoder {
         let may_grow = blanks <= LEADING_BLANKS_MAX
             && buf.len() <= GET_LINE_MAX
             && many_keys.iter().any(|verb| line.starts_with(verb));
-        if may_grow { Decoded::Incomplete } else { Decoded::HangUp { last: None } }
+        if may_grow { Decoded::Incomplete } else { Decoded::HangUp }
     }
 }
 

@@ -24,9 +24,7 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
         b"slabs" => say_error(used, slabs_error(&args), noreply),
         #[cfg(feature = "debug-commands")]
         b"debugtime" => debug_time(&args, noreply, used),
-        _ if args.last().is_some_and(|last| last.starts_with(b"HTTP/")) => {
-            Decoded::HangUp { last: None }
-        }
+        _ if args.last().is_some_and(|last| last.starts_with(b"HTTP/")) => Decoded::HangUp,
         _ => say_error(used, Error::Unknown, noreply),
     }
 }

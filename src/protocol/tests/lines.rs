@@ -266,6 +266,14 @@ fn meta_gets_take_a_lock_only_where_they_must() {
         ("mg a c", Command::Fetch(Fetch { cas: true, ..fetch.clone() })),
         ("mg a T30", Command::Fetch(Fetch { touch: Some(Exptime(30)), ..fetch.clone() })),
         ("mg a R-1", Command::Fetch(Fetch { recache: Some(Exptime(-1)), ..fetch.clone() })),
+        ("mg a R5 T30", {
+            let recache = Some(Exptime(5));
+            Command::Fetch(Fetch { touch: Some(Exptime(30)), recache, ..fetch.clone() })
+        }),
+        ("mg a T30 R5", {
+            let fetch = Fetch { touch_first: true, recache: Some(Exptime(5)), ..fetch.clone() };
+            Command::Fetch(Fetch { touch: Some(Exptime(30)), ..fetch })
+        }),
         (
             "mg a N0 E7",
             Command::Fetch(Fetch { vivify: Some(Exptime(0)), new_cas: Some(7), ..fetch }),

@@ -4,6 +4,7 @@
 mod answers;
 mod lines;
 mod pieces;
+mod stored;
 
 use super::outbox::Outbox;
 use super::*;
@@ -111,6 +112,7 @@ pub(super) fn plain_fetch(get: Get<'_>) -> Fetch<'_> {
         get,
         cas: false,
         touch: None,
+        touch_first: false,
         vivify: None,
         recache: None,
         new_cas: None,

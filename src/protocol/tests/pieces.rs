@@ -63,7 +63,7 @@ fn a_get_line_may_be_huge() {
     assert!(found.iter().map(|(name, _)| name).eq(&keys));
     let over = vec![b'k'; GET_LINE_MAX];
     let over = [b"get ", &over[..]].concat();
-    assert!(matches!(Decoder::default().decode(&over, &arena), Decoded::HangUp { last: None }));
+    assert!(matches!(Decoder::default().decode(&over, &arena), Decoded::HangUp));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn lines_without_an_end_are_bounded() {
         let arena = Bump::new();
         match Decoder::default().decode(line.as_bytes(), &arena) {
             Decoded::Incomplete => assert!(waits, "{line:?}"),
-            Decoded::HangUp { last: None } => assert!(!waits, "{line:?}"),
+            Decoded::HangUp => assert!(!waits, "{line:?}"),
             other => panic!("{other:?}"),
         }
     }
@@ -96,7 +96,7 @@ fn browsers_are_hung_up_on() {
     for line in ["GET / HTTP/1.1\r\n", "DELETE HTTP/1.1\n", "foo HTTP/\r\n"] {
         let arena = Bump::new();
         let decoded = Decoder::default().decode(line.as_bytes(), &arena);
-        assert!(matches!(decoded, Decoded::HangUp { last: None }), "{line:?}");
+        assert!(matches!(decoded, Decoded::HangUp), "{line:?}");
     }
     assert_eq!(command(b"get HTTP/1.1\r\n"), format!("{:?}", Command::Get(plain_get("HTTP/1.1"))));
 }
@@ -185,7 +185,7 @@ proptest! {
                     prop_assert!(!bytes[at..].contains(&b'\n'));
                     break;
                 }
-                Decoded::HangUp { .. } => break,
+                Decoded::HangUp => break,
             }
         }
     }
@@ -208,11 +208,11 @@ fn trace(bytes: &[u8], step: usize) -> Vec<String> {
         match decoder.decode(&bytes[at..shown], &arena) {
             Decoded::Incomplete if shown == bytes.len() => return seen,
             Decoded::Incomplete => shown = (shown + step).min(bytes.len()),
-            Decoded::HangUp { .. } => return seen,
+            Decoded::HangUp => return seen,
             decoded => {
                 at += match &decoded {
                     Decoded::Command { used, .. } | Decoded::Refused { used, .. } => *used,
-                    Decoded::Incomplete | Decoded::HangUp { .. } => 0,
+                    Decoded::Incomplete | Decoded::HangUp => 0,
                 };
                 seen.push(format!("{decoded:?}"));
             }
