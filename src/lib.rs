@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod privileges;
 pub mod stats;
 
 pub mod command;

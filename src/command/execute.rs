@@ -1,8 +1,15 @@
 //! Runs a command against the store and says how it went.
 
-use super::{Command, Replies, Set};
-use crate::store::{KeyHash, Local, Store};
+use super::{Admin, Command, Error, MEMCACHED_VERSION, Replies, Reply, Say, Set, stats};
+use crate::clock::Exptime;
+use crate::store::{
+    ArithOutcome, DeleteOutcome, Key, KeyHash, Local, Outcome, Refusal, Reservation, Store,
+};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// memcached's highest verbosity.
+const VERBOSITY_MAX: u32 = 2;
 
 /// What the connection does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,26 +18,169 @@ pub enum Next {
     Close,
 }
 
-/// Runs any command but `Set`, whose value the connection has to bring: see [`store_value`].
-/// `hash` is the key's, worked out ahead so that a batch can prefetch; `None` for keyless commands.
+/// Runs any command but `Set`, whose value the connection has to bring: see [`store_value`] and
+/// [`commit_value`]. `hash` is the key's, worked out ahead so that a batch can prefetch; `None` for
+/// keyless commands.
+///
+/// # Panics
+/// On `Command::Set`.
+#[inline]
 pub fn execute(
-    _store: &Arc<Store>,
-    _local: &Local,
-    _command: &Command<'_>,
-    _hash: Option<KeyHash>,
-    _replies: &mut impl Replies,
+    store: &Arc<Store>,
+    local: &Local,
+    command: &Command<'_>,
+    hash: Option<KeyHash>,
+    replies: &mut impl Replies,
 ) -> Next {
-    todo!()
+    let hashed = |key: Key<'_>| hash.unwrap_or_else(|| store.hash(key));
+    match command {
+        Command::Get(get) => {
+            let key = get.key;
+            let hit = store.get(local, get, hashed(key), |hit| replies.hit(key, hit));
+            found(store, key, hit, replies);
+        }
+        Command::Fetch(fetch) => {
+            let key = fetch.get.key;
+            let hit = store.fetch(local, fetch, hashed(key), |hit| replies.hit(key, hit));
+            found(store, key, hit, replies);
+        }
+        Command::Set(_) => unreachable!("a set is run with its value"),
+        Command::Delete(delete) => {
+            let key = delete.key;
+            store.stats().prefixes.record_delete(key.bytes());
+            replies.reply(deleted(key, store.delete(local, delete, hashed(key))));
+        }
+        Command::Arith(arith) => {
+            let key = arith.key;
+            replies.reply(counted(key, store.arith(local, arith, hashed(key))));
+        }
+        Command::Touch(touch) => {
+            let touched = store.touch(local, touch, hashed(touch.key));
+            let reply = if touched { Reply::Touched } else { Reply::NotFound };
+            replies.reply(reply(touch.key));
+        }
+        Command::Inspect(key) => {
+            local.counters.thread.meta_cmds.bump();
+            replies.reply(match store.inspect(*key, hashed(*key)) {
+                Some(item) => Reply::Inspected { key: *key, item },
+                None => Reply::Miss(*key),
+            });
+        }
+        Command::Say(say) => replies.reply(Reply::Say(*say)),
+        Command::Admin(admin) => run_admin(store, local, admin, replies),
+        Command::Quit => return Next::Close,
+    }
+    Next::Continue
 }
 
 /// Stores a value that is here whole.
+#[inline]
 pub fn store_value(
-    _store: &Arc<Store>,
-    _local: &Local,
-    _set: &Set<'_>,
-    _hash: KeyHash,
-    _value: &[u8],
-    _replies: &mut impl Replies,
+    store: &Arc<Store>,
+    local: &Local,
+    set: &Set<'_>,
+    hash: KeyHash,
+    value: &[u8],
+    replies: &mut impl Replies,
 ) {
-    todo!()
+    store.stats().prefixes.record_set(set.key.bytes());
+    match store.set(local, set, hash, value) {
+        Ok(outcome) => replies.reply(stored(set.key, outcome)),
+        Err(refusal) => refuse(refusal, replies),
+    }
+}
+
+/// Stores a value that has filled its reservation.
+pub fn commit_value(
+    store: &Arc<Store>,
+    local: &Local,
+    set: &Set<'_>,
+    reservation: Reservation,
+    replies: &mut impl Replies,
+) {
+    store.stats().prefixes.record_set(set.key.bytes());
+    match store.commit(local, reservation, set, store.hash(set.key)) {
+        Ok(outcome) => replies.reply(stored(set.key, outcome)),
+        Err(refusal) => refuse(refusal, replies),
+    }
+}
+
+/// Says why there is no room for a value.
+pub fn refuse(refusal: Refusal, replies: &mut impl Replies) {
+    replies.reply(Reply::Say(Say::Error(refusal.into())));
+}
+
+/// A hit has been told already.
+#[inline]
+fn found(store: &Store, key: Key<'_>, hit: bool, replies: &mut impl Replies) {
+    store.stats().prefixes.record_get(key.bytes(), hit);
+    if !hit {
+        replies.reply(Reply::Miss(key));
+    }
+}
+
+#[inline]
+fn stored(key: Key<'_>, outcome: Outcome) -> Reply<'_> {
+    match outcome {
+        Outcome::Stored { cas, len } => Reply::Stored { key, cas, len },
+        Outcome::NotStored => Reply::NotStored(key),
+        Outcome::Exists => Reply::Exists(key),
+        Outcome::NotFound => Reply::NotFound(key),
+        Outcome::NoMemory => error(Refusal::NoMemory.into()),
+    }
+}
+
+fn deleted(key: Key<'_>, outcome: DeleteOutcome) -> Reply<'_> {
+    match outcome {
+        DeleteOutcome::Deleted => Reply::Deleted(key),
+        DeleteOutcome::NotFound => Reply::NotFound(key),
+        DeleteOutcome::Exists => Reply::Exists(key),
+        DeleteOutcome::NoMemory => error(Error::Server("out of memory")),
+    }
+}
+
+fn counted(key: Key<'_>, outcome: ArithOutcome) -> Reply<'_> {
+    match outcome {
+        ArithOutcome::Number { value, cas, ttl, ttl_before } => {
+            Reply::Number { key, value, cas, ttl, ttl_before }
+        }
+        ArithOutcome::NotFound => Reply::NotFound(key),
+        ArithOutcome::Exists => Reply::Exists(key),
+        ArithOutcome::NonNumeric => {
+            error(Error::Client("cannot increment or decrement non-numeric value"))
+        }
+        ArithOutcome::NoMemory => error(Error::Server("out of memory")),
+    }
+}
+
+fn error<'a>(error: Error) -> Reply<'a> {
+    Reply::Say(Say::Error(error))
+}
+
+fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut impl Replies) {
+    match *admin {
+        Admin::Version => replies.reply(Reply::Version(MEMCACHED_VERSION)),
+        Admin::Verbosity(level) => {
+            store.stats().server.verbosity.store(level.min(VERBOSITY_MAX), Relaxed);
+            replies.reply(Reply::Ok);
+        }
+        Admin::FlushAll(at) => replies.reply(flush_all(store, local, at)),
+        Admin::Stats(topic) => replies.reply(Reply::Stats(&stats(store, topic))),
+        #[cfg(feature = "debug-commands")]
+        Admin::DebugTime(seconds) => {
+            store.clock().advance(seconds);
+            replies.reply(Reply::Ok);
+        }
+    }
+}
+
+/// A negative time flushes now, as 0 and none do.
+fn flush_all<'a>(store: &Store, local: &Local, at: Option<Exptime>) -> Reply<'a> {
+    if !store.settings().flush_enabled {
+        // A refused flush is counted too, as memcached does.
+        local.counters.thread.flush_cmds.bump();
+        return error(Error::Client("flush_all not allowed"));
+    }
+    store.flush_all(local, at.filter(|at| at.0 > 0));
+    Reply::Ok
 }

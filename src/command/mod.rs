@@ -7,8 +7,8 @@
 mod admin;
 mod execute;
 
-pub use admin::{StatLines, stats};
-pub use execute::{execute, store_value};
+pub use admin::{MEMCACHED_VERSION, StatLines, stats};
+pub use execute::{Next, commit_value, execute, refuse, store_value};
 
 use crate::clock::Exptime;
 use crate::store::{Hit, Key};
@@ -63,6 +63,8 @@ pub struct Fetch<'a> {
     pub cas: bool,
     /// New exptime: `gat`, `T`.
     pub touch: Option<Exptime>,
+    /// `touch` comes before `recache` in the request, which then looks at the new exptime.
+    pub touch_first: bool,
     /// On a miss create an empty item with this exptime and win: `N`.
     pub vivify: Option<Exptime>,
     /// Win when less than this is left to live: `R`.
@@ -153,19 +155,9 @@ pub enum Admin<'a> {
     /// Seconds as sent: `None` is now.
     FlushAll(Option<Exptime>),
     Stats(StatsTopic<'a>),
-    /// Asked for, not built yet or never: memcached's commands that a later issue brings.
+    /// Moves the clock forward by so many seconds.
     #[cfg(feature = "debug-commands")]
-    DebugTime(DebugTime),
-    #[cfg(feature = "debug-commands")]
-    DebugItem { verb: &'a [u8], key: Key<'a> },
-}
-
-#[cfg(feature = "debug-commands")]
-#[derive(Clone, Copy, Debug)]
-pub enum DebugTime {
-    Pause,
-    Resume,
-    Forward(i32),
+    DebugTime(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,16 +191,30 @@ pub enum Reply<'a> {
     /// A get that found nothing.
     Miss(Key<'a>),
     /// A store that was done: its CAS unique where asked for, and the item's final value length.
-    Stored { key: Key<'a>, cas: Option<u64>, len: u32 },
+    Stored {
+        key: Key<'a>,
+        cas: Option<u64>,
+        len: u32,
+    },
     NotStored(Key<'a>),
     /// The CAS unique did not match.
     Exists(Key<'a>),
     NotFound(Key<'a>),
     Deleted(Key<'a>),
     Touched(Key<'a>),
-    /// The new value of an incr or decr. `ttl` is the seconds left, `None` for never.
-    Number { key: Key<'a>, value: u64, cas: Option<u64>, ttl: Option<u32> },
-    Inspected { key: Key<'a>, item: crate::store::Inspection },
+    /// The new value of an incr or decr. `ttl` is the seconds left, `None` for never; `ttl_before`
+    /// what was left before the command touched it.
+    Number {
+        key: Key<'a>,
+        value: u64,
+        cas: Option<u64>,
+        ttl: Option<u32>,
+        ttl_before: Option<u32>,
+    },
+    Inspected {
+        key: Key<'a>,
+        item: crate::store::Inspection,
+    },
     Say(Say),
     Ok,
     Reset,

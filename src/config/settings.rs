@@ -51,19 +51,32 @@ pub struct Settings {
     pub requests_per_event: u32,
     pub evict: bool,
     pub use_cas: bool,
+    /// -f
     pub growth_factor: f64,
-    /// -n
+    /// False where `growth_factor` is memcached's default: the compact ladder then has its own.
+    pub growth_factor_given: bool,
+    /// -n, bytes
     pub chunk_size: u32,
+    /// False where `chunk_size` is memcached's default.
+    pub chunk_size_given: bool,
     /// -I, bytes
     pub item_size_max: u32,
     /// `-o slab_chunk_max`, bytes; `None` where not given.
     pub slab_chunk_max: Option<u32>,
+    /// The largest chunk of memcached's ladder, bytes, as `stats settings` prints it under
+    /// `slab_chunk_max`: the one given, else half a page, or a whole page with `no_chunked_items`
+    /// and `no_modern`.
+    pub slab_chunk_size_max: u32,
     /// `-o slab_sizes`, bytes; empty where not given.
     pub slab_sizes: Vec<u32>,
+    /// `-o hashpower`; 0 where not given, as memcached prints it.
     pub hashpower_init: u32,
+    /// `-o no_hashexpand`: the index keeps the size it starts with.
+    pub no_hashexpand: bool,
     pub large_pages: bool,
     pub lock_memory: bool,
     pub max_core_dumps: bool,
+    /// -u; `None` where not given or empty.
     pub user: Option<String>,
     pub verbosity: u32,
     pub protocol: Protocol,
@@ -96,6 +109,23 @@ pub struct Settings {
     pub worker_logbuf_size: u32,
     pub read_buf_mem_limit: u32,
     pub track_sizes: bool,
+    /// Bytes that count as allocated before the first page (the environment's
+    /// `T_MEMD_INITIAL_MALLOC`); always 0 without the feature `debug-commands`.
+    pub initial_malloc: u64,
+    /// What the operator should know at every start: options without effect in this release.
+    pub warnings: Vec<String>,
+    /// What is worth a line with -v.
+    pub notes: Vec<String>,
+}
+
+impl Settings {
+    /// True where the slab classes follow memcached's formula: by `layout=memcached`, or because
+    /// `slab_sizes` or `slab_chunk_max` only mean something in it.
+    pub fn memcached_ladder(&self) -> bool {
+        self.layout == Layout::Memcached
+            || self.slab_chunk_max.is_some()
+            || !self.slab_sizes.is_empty()
+    }
 }
 
 impl Default for Settings {
@@ -116,11 +146,15 @@ impl Default for Settings {
             evict: true,
             use_cas: true,
             growth_factor: 1.25,
+            growth_factor_given: false,
             chunk_size: 48,
+            chunk_size_given: false,
             item_size_max: 1 << 20,
             slab_chunk_max: None,
+            slab_chunk_size_max: 512 << 10,
             slab_sizes: Vec::new(),
-            hashpower_init: 16,
+            hashpower_init: 0,
+            no_hashexpand: false,
             large_pages: false,
             lock_memory: false,
             max_core_dumps: false,
@@ -156,6 +190,9 @@ impl Default for Settings {
             worker_logbuf_size: 64 << 10,
             read_buf_mem_limit: 0,
             track_sizes: false,
+            initial_malloc: 0,
+            warnings: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }

@@ -1,1 +1,412 @@
-//! (stub)
+//! One client: reads what came, has it decoded and run in batches, sends the answers.
+//!
+//! Sockets are registered edge-triggered, so a connection remembers whether more can be read: after
+//! a read that did not fill its buffer there is nothing left, unless the peer has closed its side.
+//! A turn of [`Connection::drive`] makes one read and one write where no value is cut in two.
+//!
+//! A connection owns bytes only while it has a part of a request ([`Connection::rest`]) or unsent
+//! answers. Everything else is lent by its worker: see [`Workspace`].
+
+mod batch;
+mod value;
+
+use crate::clock::Seconds;
+use crate::protocol::outbox::{Outbox, Progress};
+use crate::protocol::{Decoder, GET_LINE_MAX};
+use crate::stats::{ConnState, Stats};
+use crate::store::{Local, Store};
+use batch::Stop;
+use bumpalo::Bump;
+use log::{Level, debug, log_enabled};
+use socket2::Socket;
+use std::io::{ErrorKind, Read, Result};
+use std::mem::{replace, size_of, take};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use value::Value;
+
+/// Bytes of input taken at once, into a buffer that all connections of a worker share.
+const INPUT_SIZE: usize = 64 << 10;
+/// A part of a request that leaves less than this of the shared buffer gets a buffer of its own.
+const READ_MIN: usize = 4 << 10;
+/// Unsent bytes that make a connection send before it runs its next command.
+const OUTBOX_HIGH: usize = 256 << 10;
+/// A worker's outbox that one large answer made larger than this is given back.
+const OUTBOX_KEPT: usize = 1 << 20;
+
+/// What a worker lends to the connection that it drives.
+pub struct Workspace {
+    input: Box<[u8]>,
+    desk: Desk,
+}
+
+/// The part of a [`Workspace`] that answering needs.
+struct Desk {
+    store: Arc<Store>,
+    local: Local,
+    outbox: Outbox,
+    /// Keys that came in base64, decoded; emptied after each batch.
+    arena: Bump,
+    /// Requests of one turn while other connections wait: -R, see [`batch::requests_per_turn`].
+    requests: usize,
+}
+
+/// What the system said of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ready {
+    pub readable: bool,
+    /// The peer will send no more, or the socket failed: it is read to its end.
+    pub closed: bool,
+}
+
+/// When a connection wants its next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When its socket is ready.
+    Wait,
+    /// Soon, without any event: it has work left.
+    Again,
+    /// Never.
+    Close,
+}
+
+/// A client.
+pub struct Connection {
+    socket: Socket,
+    state: State,
+    decoder: Decoder,
+    /// Bytes that came and are not used up: from [`Connection::rest_at`] on, the front of a request.
+    rest: Vec<u8>,
+    rest_at: usize,
+    /// What the client did not take yet. No command is run meanwhile.
+    unsent: Option<Box<Outbox>>,
+    /// What this connection added to the statistics of buffers.
+    counted_bytes: usize,
+    last_command: Seconds,
+    /// What `stats conns` was last told: it lies in memory that other workers write too.
+    shown: (ConnState, Seconds),
+    readable: bool,
+    closed: bool,
+    /// Stopped with whole requests in `rest`, maybe: they are run before more is read.
+    yielded: bool,
+}
+
+/// What the next bytes are.
+enum State {
+    /// A command.
+    Command,
+    /// A value.
+    Value(Box<Value>),
+    /// A refused value, of which so many bytes are still to be dropped.
+    Swallow(u64),
+    /// Nothing: what is unsent is sent, then the connection is closed.
+    Closing,
+}
+
+// An idle connection costs this, its slot and its word for `stats conns`.
+const _: () = assert!(size_of::<Connection>() <= 176);
+
+impl Workspace {
+    pub fn new(store: Arc<Store>) -> Workspace {
+        let local = store.local();
+        let requests = batch::requests_per_turn(store.settings().requests_per_event);
+        let (outbox, arena) = (Outbox::default(), Bump::new());
+        Workspace {
+            input: vec![0; INPUT_SIZE].into(),
+            desk: Desk { store, local, outbox, arena, requests },
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.desk.store
+    }
+
+    pub fn local(&self) -> &Local {
+        &self.desk.local
+    }
+}
+
+impl Connection {
+    /// A new client. The socket must not block.
+    pub fn new(socket: Socket, w: &Workspace) -> Connection {
+        let now = w.store().clock().now();
+        let mut connection = Connection {
+            socket,
+            state: State::Command,
+            decoder: Decoder::default(),
+            rest: Vec::new(),
+            rest_at: 0,
+            unsent: None,
+            counted_bytes: 0,
+            last_command: now,
+            shown: (ConnState::Closed, 0),
+            readable: false,
+            closed: false,
+            yielded: false,
+        };
+        connection.show(connection.shown_state(), w.store().stats());
+        if log_enabled!(Level::Debug) {
+            debug!("<{} new auto-negotiating client connection", connection.file());
+        }
+        connection
+    }
+
+    /// One turn. `alone` says that no other connection of this worker waits, so that there is
+    /// nobody to yield to.
+    pub fn drive(&mut self, w: &mut Workspace, ready: Ready, alone: bool) -> Next {
+        self.readable |= ready.readable | ready.closed;
+        self.closed |= ready.closed;
+        let next = self.turn(w, alone).unwrap_or_else(|e| {
+            debug!("<{} {e}", self.file());
+            // Nothing of this client may go to the next one.
+            w.desk.outbox.clear();
+            Next::Close
+        });
+        self.count_buffers(w.store().stats());
+        self.show(self.shown_state(), w.store().stats());
+        next
+    }
+
+    /// True while nothing has been asked that is not answered.
+    pub fn idle(&self) -> bool {
+        matches!(self.state, State::Command) && self.unsent.is_none() && !self.yielded
+    }
+
+    /// The second of the last command, or of the start.
+    pub fn last_command(&self) -> Seconds {
+        self.last_command
+    }
+
+    /// True while the client has answers to take.
+    pub fn has_unsent(&self) -> bool {
+        self.unsent.is_some()
+    }
+
+    /// Takes its leave of the statistics and closes the socket.
+    pub fn close(mut self, stats: &Stats) {
+        self.state = State::Closing;
+        self.rest = Vec::new();
+        self.unsent = None;
+        self.count_buffers(stats);
+        // Before the socket goes: its number may be another connection's at once.
+        self.show(ConnState::Closed, stats);
+        if log_enabled!(Level::Debug) {
+            debug!("<{} connection closed.", self.file());
+        }
+    }
+
+    fn turn(&mut self, w: &mut Workspace, alone: bool) -> Result<Next> {
+        if !self.send_unsent(&w.desk)? {
+            return Ok(Next::Wait);
+        }
+        if self.yielded {
+            self.resume(&mut w.desk, alone)?;
+        } else if self.readable {
+            self.receive(w, alone)?;
+        }
+        if !self.send(&mut w.desk)? {
+            return Ok(Next::Wait);
+        }
+        Ok(match self.state {
+            State::Closing => Next::Close,
+            _ if self.yielded || self.readable => Next::Again,
+            _ => Next::Wait,
+        })
+    }
+
+    /// Reads once and works on what is there.
+    fn receive(&mut self, w: &mut Workspace, alone: bool) -> Result<()> {
+        match &self.state {
+            State::Closing => return Ok(()),
+            State::Value(value) if value.wants_socket() => return self.fill(&w.desk),
+            _ => {}
+        }
+        let held = self.rest.len() - self.rest_at;
+        if held + READ_MIN > w.input.len() {
+            return self.receive_long(&mut w.desk, alone);
+        }
+        let got = self.read(&mut w.input[held..], &w.desk)?;
+        if got == 0 {
+            return Ok(());
+        }
+        w.input[..held].copy_from_slice(&self.rest[self.rest_at..]);
+        (self.rest, self.rest_at) = (Vec::new(), 0);
+        let input = &w.input[..held + got];
+        let used = self.process(input, &mut w.desk, alone)?;
+        if used < input.len() {
+            self.rest = input[used..].to_vec();
+        }
+        if self.readable && matches!(&self.state, State::Value(value) if value.wants_socket()) {
+            self.fill(&w.desk)?;
+        }
+        Ok(())
+    }
+
+    /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
+    fn receive_long(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
+        self.rest.drain(..take(&mut self.rest_at));
+        let held = self.rest.len();
+        if held >= GET_LINE_MAX {
+            self.state = State::Closing;
+            return Ok(());
+        }
+        let mut rest = take(&mut self.rest);
+        rest.resize((held * 2).min(GET_LINE_MAX), 0);
+        let got = self.read(&mut rest[held..], desk);
+        rest.truncate(held + *got.as_ref().unwrap_or(&0));
+        self.rest = rest;
+        if got? > 0 { self.resume(desk, alone) } else { Ok(()) }
+    }
+
+    /// Works on the connection's own bytes.
+    fn resume(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
+        let rest = take(&mut self.rest);
+        let used = self.rest_at + self.process(&rest[self.rest_at..], desk, alone)?;
+        (self.rest, self.rest_at) = match &rest[used..] {
+            [] => (Vec::new(), 0),
+            // A part of one request takes as much memory as it needs, unless it is still growing.
+            part if !self.yielded && used > 0 => (part.to_vec(), 0),
+            _ => (rest, used),
+        };
+        Ok(())
+    }
+
+    /// Uses up as many whole requests of `buf` as this turn may; returns their length.
+    fn process(&mut self, buf: &[u8], desk: &mut Desk, alone: bool) -> Result<usize> {
+        self.yielded = false;
+        let mut at = 0;
+        let mut requests = desk.requests;
+        while at < buf.len() {
+            match &mut self.state {
+                State::Command => {
+                    if requests == 0 {
+                        desk.local.counters.thread.conn_yields.bump();
+                        requests = desk.requests;
+                        self.yielded = !alone;
+                    }
+                    if self.yielded {
+                        break;
+                    }
+                    let done = self.batch(&buf[at..], requests, desk)?;
+                    at += done.used;
+                    requests -= done.requests;
+                    match done.stop {
+                        Stop::Limit => {}
+                        Stop::Incomplete => break,
+                        Stop::Blocked => self.yielded = true,
+                    }
+                }
+                State::Value(value) => {
+                    at += value.feed(&buf[at..]);
+                    if value.is_whole() {
+                        self.commit(desk);
+                    }
+                }
+                State::Swallow(left) => {
+                    let dropped =
+                        (buf.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    at += dropped;
+                    *left -= dropped as u64;
+                    if *left == 0 {
+                        self.state = State::Command;
+                    }
+                }
+                State::Closing => return Ok(buf.len()),
+            }
+        }
+        Ok(at)
+    }
+
+    /// Reads into `into`; 0 where there is nothing, or the end was reached.
+    fn read(&mut self, into: &mut [u8], desk: &Desk) -> Result<usize> {
+        loop {
+            match self.socket.read(into) {
+                Ok(0) => {
+                    self.readable = false;
+                    self.state = State::Closing;
+                    return Ok(0);
+                }
+                Ok(n) => {
+                    desk.local.counters.thread.bytes_read.add(n as u64);
+                    // A short read means that no more was there: the next bytes make an event.
+                    self.readable = n == into.len() || self.closed;
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(0);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Sends what the worker's outbox holds; false where the client does not take it all, which is
+    /// then this connection's to keep.
+    fn send(&mut self, desk: &mut Desk) -> Result<bool> {
+        if desk.outbox.is_empty() {
+            return Ok(true);
+        }
+        let sent = write(&mut self.socket, &mut desk.outbox, &desk.local)?;
+        if sent == Progress::Blocked {
+            self.unsent = Some(Box::new(desk.outbox.take_rest()));
+        }
+        if desk.outbox.capacity() > OUTBOX_KEPT {
+            desk.outbox = Outbox::default();
+        }
+        Ok(sent == Progress::Done)
+    }
+
+    /// Sends what the client did not take before; false where it still does not.
+    fn send_unsent(&mut self, desk: &Desk) -> Result<bool> {
+        let Some(unsent) = &mut self.unsent else { return Ok(true) };
+        if write(&mut self.socket, unsent, &desk.local)? == Progress::Blocked {
+            return Ok(false);
+        }
+        self.unsent = None;
+        Ok(true)
+    }
+
+    fn count_buffers(&mut self, stats: &Stats) {
+        let bytes = self.rest.capacity() + self.unsent.as_ref().map_or(0, |o| o.capacity());
+        if bytes == self.counted_bytes {
+            return;
+        }
+        let before = replace(&mut self.counted_bytes, bytes);
+        stats.server.buffer_bytes.fetch_add(bytes as i64 - before as i64, Relaxed);
+        let holds = i64::from(bytes > 0) - i64::from(before > 0);
+        stats.server.buffer_count.fetch_add(holds, Relaxed);
+    }
+
+    fn shown_state(&self) -> ConnState {
+        match self.state {
+            _ if self.unsent.is_some() => ConnState::Mwrite,
+            State::Command => ConnState::Read,
+            State::Value(_) => ConnState::Nread,
+            State::Swallow(_) => ConnState::Swallow,
+            State::Closing => ConnState::Closing,
+        }
+    }
+
+    fn show(&mut self, state: ConnState, stats: &Stats) {
+        let shown = (state, self.last_command);
+        if shown != self.shown {
+            self.shown = shown;
+            stats.conns.set(self.file(), state, self.last_command);
+        }
+    }
+
+    fn file(&self) -> usize {
+        self.socket.as_raw_fd() as usize
+    }
+}
+
+/// One counted write.
+fn write(socket: &mut Socket, outbox: &mut Outbox, local: &Local) -> Result<Progress> {
+    let before = outbox.len();
+    let progress = outbox.write_to(socket);
+    local.counters.thread.bytes_written.add((before - outbox.len()) as u64);
+    progress
+}

@@ -2,13 +2,20 @@
 
 mod lex;
 mod meta;
+mod meta_encode;
 pub mod outbox;
 mod text;
+mod text_admin;
+mod text_encode;
 
-use crate::command::{Command, Replies, Reply};
+#[cfg(test)]
+mod tests;
+
+use crate::command::{Command, Error, Replies, Reply, SetMode};
 use crate::store::{Hit, Key};
 use bumpalo::Bump;
-use outbox::Outbox;
+use memchr::memchr;
+use outbox::{Mark, Outbox};
 
 /// Longest command line, but for `get`, `gets` (and `gat`, `gats`) which may name many keys.
 pub const LINE_MAX: usize = 2048;
@@ -16,9 +23,16 @@ pub const LINE_MAX: usize = 2048;
 pub const GET_LINE_MAX: usize = 16 << 20;
 /// Longest run of blanks before a command.
 pub const LEADING_BLANKS_MAX: usize = 100;
+/// Shortest line, its end included, that memcached looks into.
+const LINE_MIN: usize = 4;
 
-/// What a connection remembers of the text protocol between requests: where it is in a multiget.
-#[derive(Debug, Default)]
+/// What a connection remembers of the text protocol between requests: where it is in a multiget,
+/// and how far it has looked for a line's end.
+///
+/// `buf` of each call starts where the last command's `used` ended: bytes once used are not shown
+/// again, and after [`Decoded::Incomplete`] the same bytes come first. Where the buffer lies may
+/// change from call to call, since nothing here is an address.
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
     /// Inside a classic get line: the command's form, applied to each key in turn.
     multiget: Option<text::Multiget>,
@@ -41,32 +55,158 @@ pub enum Decoded<'a> {
     Command { used: usize, command: Command<'a>, echo: Echo<'a> },
     /// A storage command that is refused by its line alone (bad exptime, wrong mode): the next
     /// `swallow` bytes after the first `used` are its value and are dropped; then the error is said.
-    Refused { used: usize, swallow: u64, error: crate::command::Error, echo: Echo<'a> },
+    Refused { used: usize, swallow: u64, error: Error, echo: Echo<'a> },
     /// More bytes are needed.
     Incomplete,
-    /// Nothing sensible can follow (line too long, HTTP): say `last` if any, then close.
-    HangUp { last: Option<crate::command::Error> },
+    /// Nothing sensible can follow (line too long, HTTP): close.
+    HangUp,
 }
 
 impl Decoder {
     /// Decodes one command from the front of `buf`. Never looks beyond its line. A key that came in
     /// base64 is decoded into `arena`.
-    pub fn decode<'a>(&mut self, _buf: &'a [u8], _arena: &'a Bump) -> Decoded<'a> {
-        todo!()
+    #[inline]
+    pub fn decode<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
+        if let Some(multiget) = &mut self.multiget {
+            let (decoded, ended) = multiget.next(buf);
+            if ended {
+                self.multiget = None;
+            }
+            return decoded;
+        }
+        let Some(found) = buf.get(self.scanned..).and_then(|fresh| memchr(b'\n', fresh)) else {
+            return self.incomplete(buf);
+        };
+        let used = self.scanned + found + 1;
+        self.scanned = 0;
+        if used < LINE_MIN {
+            return text::say_error(used, lex::BAD_FORMAT, false);
+        }
+        self.line(lex::without_end(&buf[..used]), used, arena)
+    }
+
+    /// Forgets the line in hand: the connection was handed to another client.
+    pub fn reset(&mut self) {
+        *self = Decoder::default();
+    }
+
+    /// True between the keys of a get line.
+    pub fn in_multiget(&self) -> bool {
+        self.multiget.is_some()
+    }
+
+    /// Dispatches on the command, the busiest first. memcached takes what comes before the first
+    /// blank, so a line that starts with one matches only what `text_admin` looks up by token.
+    #[inline]
+    fn line<'a>(&mut self, line: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
+        let end = used - line.len();
+        match line {
+            [b'g', b'e', b't', b' ', args @ ..] => self.get(text::Form::GET, args, used, end),
+            [b's', b'e', b't', b' ', args @ ..] => text::storage(SetMode::Set, args, used),
+            [b'm', b'g', b' ', args @ ..] => meta::get(args, used, arena),
+            [b'm', b's', b' ', args @ ..] => meta::set(args, used, arena),
+            [b'g', b'e', b't', b's', b' ', args @ ..] => {
+                self.get(text::Form::GETS, args, used, end)
+            }
+            [b'g', b'a', b't', b' ', args @ ..] => self.get_and_touch(false, args, used, end),
+            [b'g', b'a', b't', b's', b' ', args @ ..] => self.get_and_touch(true, args, used, end),
+            [b'm', verb] => meta::decode(*verb, line, b"", used, arena),
+            [b'm', verb, b' ', args @ ..] => meta::decode(*verb, line, args, used, arena),
+            _ => text::decode(line, used),
+        }
+    }
+
+    /// `end` is the length of the line's end.
+    #[inline]
+    fn get<'a>(
+        &mut self,
+        form: text::Form,
+        args: &'a [u8],
+        used: usize,
+        end: usize,
+    ) -> Decoded<'a> {
+        let (decoded, rest) = text::get(form, args, used, end);
+        self.multiget = rest;
+        decoded
+    }
+
+    fn get_and_touch<'a>(
+        &mut self,
+        cas: bool,
+        args: &'a [u8],
+        used: usize,
+        end: usize,
+    ) -> Decoded<'a> {
+        match text::touching_form(cas, args) {
+            Ok((form, keys)) => self.get(form, keys, used, end),
+            Err(error) => text::say_error(used, error, false),
+        }
+    }
+
+    /// No line end in sight: waits for it as long as the line may grow.
+    fn incomplete<'a>(&mut self, buf: &'a [u8]) -> Decoded<'a> {
+        self.scanned = buf.len();
+        if buf.len() <= LINE_MAX {
+            return Decoded::Incomplete;
+        }
+        let line = lex::skip_blanks(buf);
+        let blanks = buf.len() - line.len();
+        let many_keys = [&b"get "[..], b"gets ", b"gat ", b"gats "];
+        let may_grow = blanks <= LEADING_BLANKS_MAX
+            && buf.len() <= GET_LINE_MAX
+            && many_keys.iter().any(|verb| line.starts_with(verb));
+        if may_grow { Decoded::Incomplete } else { Decoded::HangUp }
     }
 }
 
-/// Words answers into an outbox.
+/// Words the answer to one command into an outbox.
 pub struct Encoder<'o, 'e> {
-    pub out: &'o mut Outbox,
-    pub echo: Echo<'e>,
+    out: &'o mut Outbox,
+    echo: Echo<'e>,
+    /// Where this command's answer starts: a hit that is told again replaces what it said.
+    start: Mark,
+}
+
+impl<'o, 'e> Encoder<'o, 'e> {
+    #[inline]
+    pub fn new(out: &'o mut Outbox, echo: Echo<'e>) -> Encoder<'o, 'e> {
+        let start = out.mark();
+        Encoder { out, echo, start }
+    }
 }
 
 impl Replies for Encoder<'_, '_> {
-    fn hit(&mut self, _key: Key<'_>, _hit: &Hit<'_>) {
-        todo!()
+    #[inline]
+    fn hit(&mut self, key: Key<'_>, hit: &Hit<'_>) {
+        self.out.rollback(self.start);
+        match &self.echo {
+            Echo::Text(echo) => text_encode::hit(self.out, *echo, key, hit),
+            Echo::Meta(echo) => meta_encode::hit(self.out, echo, key, hit),
+        }
     }
-    fn reply(&mut self, _reply: Reply<'_>) {
-        todo!()
+
+    #[inline]
+    fn reply(&mut self, reply: Reply<'_>) {
+        self.out.rollback(self.start);
+        match &self.echo {
+            Echo::Text(echo) => text_encode::reply(self.out.bytes(), *echo, &reply),
+            Echo::Meta(echo) => meta_encode::reply(self.out.bytes(), echo, &reply),
+        }
     }
+}
+
+fn number(out: &mut Vec<u8>, n: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
+/// The line of an error, the same in both dialects.
+fn error_line(out: &mut Vec<u8>, error: Error) {
+    let (kind, text) = match error {
+        Error::Unknown => ("ERROR", ""),
+        Error::Client(text) => ("CLIENT_ERROR ", text),
+        Error::Server(text) => ("SERVER_ERROR ", text),
+    };
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }

@@ -1,8 +1,12 @@
-//! Classic text: `decode` and `encode`.
+//! Classic text: data commands and what a multiget remembers. Wording is in `text_encode`,
+//! operators' commands are in `text_admin`.
 
-/// A get line whose keys are being handed out one by one.
-#[derive(Clone, Debug)]
-pub(super) struct Multiget {}
+use super::lex::{self, Args, BAD_FORMAT};
+use super::{Decoded, text_admin};
+use crate::clock::Exptime;
+use crate::command::{Arith, Command, Delete, Error, Fetch, Get, Say, Set, SetMode, Touch};
+use crate::store::Key;
+use memchr::memchr;
 
 /// How to word a classic answer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,4 +14,262 @@ pub struct Echo {
     pub(super) noreply: bool,
     /// VALUE lines end in the CAS unique.
     pub(super) cas: bool,
+    /// The last key of a get: `END` follows its answer.
+    pub(super) end: bool,
+}
+
+/// What a get line asks for each of its keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    cas: bool,
+    touch: Option<Exptime>,
+}
+
+impl Form {
+    pub(super) const GET: Form = Form { cas: false, touch: None };
+    pub(super) const GETS: Form = Form { cas: true, touch: None };
+
+    #[inline]
+    fn command<'a>(self, used: usize, key: &'a [u8], end: bool) -> Decoded<'a> {
+        let Some(key) = Key::new(key) else {
+            return say_error(used, BAD_FORMAT, false);
+        };
+        let get = Get { key, bump: true, unless_cas: None, meta: false };
+        let command = if self.cas || self.touch.is_some() {
+            Command::Fetch(Fetch {
+                get,
+                cas: self.cas,
+                touch: self.touch,
+                touch_first: false,
+                vivify: None,
+                recache: None,
+                new_cas: None,
+                binary_key: false,
+            })
+        } else {
+            Command::Get(get)
+        };
+        let echo = Echo { noreply: false, cas: self.cas, end };
+        Decoded::Command { used, command, echo: super::Echo::Text(echo) }
+    }
+}
+
+/// A get line whose keys are being handed out one by one. All of them were found to be short
+/// enough when its first was handed out.
+#[derive(Clone, Debug)]
+pub(super) struct Multiget {
+    form: Form,
+    /// Bytes of the line, end included, from the next key on.
+    left: usize,
+}
+
+impl Multiget {
+    /// The next key, and whether it is the last.
+    #[inline]
+    pub(super) fn next<'a>(&mut self, buf: &'a [u8]) -> (Decoded<'a>, bool) {
+        let Some(line) = buf.get(..self.left) else {
+            return (Decoded::Incomplete, false);
+        };
+        let text = lex::without_end(line);
+        let (key, rest) = split_key(text);
+        if rest.is_empty() {
+            return (self.form.command(self.left, key, true), true);
+        }
+        let used = text.len() - rest.len();
+        self.left -= used;
+        (self.form.command(used, key, false), false)
+    }
+}
+
+/// The first key of `text`, and what comes after it and its blanks.
+#[inline]
+fn split_key(text: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b' ', text) {
+        Some(end) => (&text[..end], lex::skip_blanks(&text[end..])),
+        None => (text, &[]),
+    }
+}
+
+/// A get's first key, and the others if there are any. `args` is the line behind the command,
+/// `used` the line's length and `line_end` its end's. Where any key is too long, none is handed
+/// out.
+#[inline]
+pub(super) fn get<'a>(
+    form: Form,
+    args: &'a [u8],
+    used: usize,
+    line_end: usize,
+) -> (Decoded<'a>, Option<Multiget>) {
+    let (key, rest) = split_key(lex::skip_blanks(args));
+    if rest.is_empty() {
+        return (form.command(used, key, true), None);
+    }
+    if key.len() > Key::MAX || !lex::keys_fit(rest) {
+        return (say_error(used, BAD_FORMAT, false), None);
+    }
+    let left = rest.len() + line_end;
+    (form.command(used - left, key, false), Some(Multiget { form, left }))
+}
+
+/// The form of `gat` and `gats`, and their keys.
+pub(super) fn touching_form(cas: bool, args: &[u8]) -> Result<(Form, &[u8]), Error> {
+    let mut tokens = lex::Tokens::new(args);
+    let exptime = tokens.next().unwrap_or_default();
+    let keys = lex::skip_blanks(tokens.rest());
+    if keys.is_empty() {
+        return Err(BAD_FORMAT);
+    }
+    match lex::exptime(exptime) {
+        Some(exptime) => Ok((Form { cas, touch: Some(exptime) }, keys)),
+        None => Err(Error::Client("invalid exptime argument")),
+    }
+}
+
+/// Commands that are not gets or meta, by name.
+pub(super) fn decode<'a>(line: &'a [u8], used: usize) -> Decoded<'a> {
+    let end = memchr(b' ', line).unwrap_or(line.len());
+    let (verb, args) = line.split_at(end);
+    match verb {
+        b"set" => storage(SetMode::Set, args, used),
+        b"add" => storage(SetMode::Add, args, used),
+        b"replace" => storage(SetMode::Replace, args, used),
+        b"append" => storage(SetMode::Append, args, used),
+        b"prepend" => storage(SetMode::Prepend, args, used),
+        b"cas" => storage(SetMode::Cas, args, used),
+        b"delete" => delete(args, used),
+        b"incr" => arith(true, args, used),
+        b"decr" => arith(false, args, used),
+        b"touch" => touch(args, used),
+        b"get" | b"gets" | b"gat" | b"gats" => say_error(used, BAD_FORMAT, false),
+        b"quit" => command(used, Command::Quit, false),
+        _ => text_admin::decode(verb, args, line, used),
+    }
+}
+
+/// `<key> <flags> <exptime> <bytes> [<unique>] [noreply]`. A line without a usable length has no
+/// value behind it that could be dropped; any other refusal drops the value.
+#[inline]
+pub(super) fn storage<'a>(mode: SetMode, args: &'a [u8], used: usize) -> Decoded<'a> {
+    let mut tokens = lex::Tokens::new(args);
+    let (Some(key), Some(flags), Some(exptime), Some(len)) =
+        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+    else {
+        return say_error(used, BAD_FORMAT, false);
+    };
+    let Some(len) = lex::value_len(len) else {
+        return say_error(used, BAD_FORMAT, false);
+    };
+    let noreply = !tokens.rest().is_empty() && lex::is_noreply(&lex::args(args));
+    let echo = echo(noreply);
+    let compare_cas = match mode {
+        SetMode::Cas => tokens.next().and_then(lex::u64),
+        _ => None,
+    };
+    let (Some(key), Some(client_flags), Some(exptime), true) = (
+        Key::new(key),
+        lex::classic_flags(flags),
+        lex::classic_exptime(exptime),
+        compare_cas.is_some() || mode != SetMode::Cas,
+    ) else {
+        return Decoded::Refused { used, swallow: u64::from(len) + 2, error: BAD_FORMAT, echo };
+    };
+    let set = Set {
+        key,
+        mode,
+        client_flags,
+        exptime,
+        len,
+        compare_cas,
+        invalidate: false,
+        vivify: None,
+        new_cas: None,
+        return_cas: false,
+        binary_key: false,
+        drop_old_on_refusal: mode == SetMode::Set,
+    };
+    Decoded::Command { used, command: Command::Set(set), echo }
+}
+
+/// `<key>`; further words mean nothing but `noreply`.
+fn delete<'a>(args: &'a [u8], used: usize) -> Decoded<'a> {
+    let args = lex::args(args);
+    let noreply = lex::is_noreply(&args);
+    let Some(&key) = args.first() else {
+        return say_error(used, BAD_FORMAT, false);
+    };
+    let Some(key) = Key::new(key) else {
+        return say_error(used, BAD_FORMAT, noreply);
+    };
+    let delete = Delete {
+        key,
+        compare_cas: None,
+        invalidate: false,
+        touch: None,
+        drop_value: false,
+        client_flags: 0,
+        new_cas: None,
+    };
+    command(used, Command::Delete(delete), noreply)
+}
+
+/// `<key> <delta> [noreply]`
+fn arith<'a>(increment: bool, args: &'a [u8], used: usize) -> Decoded<'a> {
+    let args = lex::args(args);
+    let (key, noreply) = match keyed(&args) {
+        Ok(found) => found,
+        Err(noreply) => return say_error(used, BAD_FORMAT, noreply),
+    };
+    let Some(delta) = lex::u64(args[1]) else {
+        return say_error(used, Error::Client("invalid numeric delta argument"), noreply);
+    };
+    let arith = Arith {
+        key,
+        increment,
+        delta,
+        compare_cas: None,
+        vivify: None,
+        initial: 0,
+        touch: None,
+        new_cas: None,
+        return_cas: false,
+        binary_key: false,
+    };
+    command(used, Command::Arith(arith), noreply)
+}
+
+/// `<key> <exptime> [noreply]`
+fn touch<'a>(args: &'a [u8], used: usize) -> Decoded<'a> {
+    let args = lex::args(args);
+    let (key, noreply) = match keyed(&args) {
+        Ok(found) => found,
+        Err(noreply) => return say_error(used, BAD_FORMAT, noreply),
+    };
+    let Some(exptime) = lex::exptime(args[1]) else {
+        return say_error(used, Error::Client("invalid exptime argument"), noreply);
+    };
+    command(used, Command::Touch(Touch { key, exptime }), noreply)
+}
+
+/// The key of a command that wants one more argument, and whether it asks for silence; `Err` where
+/// either is missing or the key is too long, with whether that is to be kept silent. memcached
+/// heeds `noreply` only on lines that have all their arguments.
+fn keyed<'a>(args: &Args<'a>) -> Result<(Key<'a>, bool), bool> {
+    if args.len() < 2 {
+        return Err(false);
+    }
+    let noreply = lex::is_noreply(args);
+    Key::new(args[0]).map(|key| (key, noreply)).ok_or(noreply)
+}
+
+fn echo<'a>(noreply: bool) -> super::Echo<'a> {
+    super::Echo::Text(Echo { noreply, cas: false, end: false })
+}
+
+pub(super) fn command<'a>(used: usize, command: Command<'a>, noreply: bool) -> Decoded<'a> {
+    Decoded::Command { used, command, echo: echo(noreply) }
+}
+
+/// An error found in the line; its value, if any, is not dropped.
+pub(super) fn say_error<'a>(used: usize, error: Error, noreply: bool) -> Decoded<'a> {
+    command(used, Command::Say(Say::Error(error)), noreply)
 }

@@ -1,1 +1,80 @@
-//! (stub)
+//! Sockets and threads: binds, spawns the workers, and takes everything down again.
+
+mod accept;
+mod listener;
+mod signals;
+mod worker;
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::maintain::Maintenance;
+use crate::privileges;
+use crate::stats::ServerStats;
+use crate::store::Store;
+use accept::Acceptor;
+use listener::Listeners;
+use signals::Signals;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use worker::Worker;
+
+/// Files that a worker holds beside its clients: its poller and its waker.
+const WORKER_FILES: u64 = 2;
+/// Files of the main thread: its poller, the pipe of signals and the three standard ones.
+const MAIN_FILES: u64 = 6;
+
+/// What the threads share beside the store.
+struct Shared {
+    store: Arc<Store>,
+    /// Clients that are connected.
+    clients: AtomicUsize,
+}
+
+/// Serves until a signal says stop. An error says in one line why it could not start.
+///
+/// The TCP sockets are bound while still root, so that ports below 1024 can be had; the unix socket
+/// after that, as memcached does, so that it belongs to the user that -u names.
+pub fn run(settings: Settings) -> Result<(), String> {
+    let settings = Arc::new(settings);
+    let signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
+    privileges::raise_file_limit(settings.max_connections)?;
+    if settings.max_core_dumps {
+        privileges::allow_core_dumps()?;
+    }
+    let mut listeners = Listeners::bind_tcp(&settings)?;
+    if settings.lock_memory {
+        privileges::lock_memory();
+    }
+    privileges::drop_privileges(&settings)?;
+    listeners.bind_unix(&settings)?;
+    listeners.write_port_file()?;
+    let store = Store::new(settings.clone(), Arc::new(Clock::system()))?;
+    let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
+    let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0) });
+    announce(&shared.store.stats().server, &settings);
+    let workers = (0..settings.threads)
+        .map(|id| Worker::start(id, shared.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| cannot_start("worker", e))?;
+    let mut acceptor = Acceptor::new(shared, listeners, signals, &workers)
+        .map_err(|e| cannot_start("listener", e))?;
+    let ended = acceptor.run();
+    // Closes the listening sockets and removes the unix socket's file before the clients go.
+    drop(acceptor);
+    workers.iter().for_each(|worker| worker.stop());
+    workers.into_iter().for_each(|worker| worker.join());
+    maintenance.stop();
+    ended.map_err(|e| format!("cannot wait for connections: {e}"))
+}
+
+fn announce(stats: &ServerStats, settings: &Settings) {
+    let files = u64::from(settings.threads) * WORKER_FILES + MAIN_FILES;
+    stats.reserved_fds.store(files, Relaxed);
+    stats.verbosity.store(settings.verbosity, Relaxed);
+    stats.accepting_conns.store(true, Relaxed);
+}
+
+fn cannot_start(thread: &str, e: std::io::Error) -> String {
+    format!("cannot start the {thread} thread: {e}")
+}

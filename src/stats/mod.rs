@@ -1,6 +1,10 @@
 //! Counters. Each worker owns a padded set and is the only one to write it, so counting is a plain
 //! load and store; readers sum all sets. `stats reset` remembers the sums and subtracts them.
 
+mod prefix;
+
+pub use prefix::{PrefixCounts, Prefixes};
+
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -19,13 +23,16 @@ impl Counter {
     pub fn bump(&self) {
         self.add(1);
     }
+    /// The count since the start of the server, whatever was reset.
     pub fn load(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident, $sums:ident { $($(#[$field_doc:meta])* $field:ident),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident, $sums:ident {
+        $($(#[$field_doc:meta])* $field:ident),* $(,)?
+    }) => {
         $(#[$doc])*
         #[derive(Default, Debug)]
         pub struct $name { $($(#[$field_doc])* pub $field: Counter),* }
@@ -116,10 +123,12 @@ impl Counters {
 pub struct Stats {
     classes: usize,
     workers: Mutex<Vec<Arc<Counters>>>,
+    /// The sums at the last reset. Held while sums are read, so that a reset which comes between
+    /// the reading and the subtracting cannot turn a count negative. Locked before `workers`.
     base: Mutex<Base>,
     pub server: ServerStats,
     pub conns: ConnTable,
-    pub prefixes: AtomicBool,
+    pub prefixes: Prefixes,
 }
 
 #[derive(Default)]
@@ -131,6 +140,7 @@ struct Base {
 /// Counters that several threads write, and gauges.
 #[derive(Default, Debug)]
 pub struct ServerStats {
+    /// Clients connected now.
     pub curr_connections: AtomicI64,
     pub total_connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -142,19 +152,26 @@ pub struct ServerStats {
     /// Bytes that connections hold for partial requests and unsent replies, and how many hold any.
     pub buffer_bytes: AtomicI64,
     pub buffer_count: AtomicI64,
-    pub verbosity: AtomicU32,
+    /// Files that the server itself holds open, beside listeners and clients.
+    pub reserved_fds: AtomicU64,
+    /// `-v` as changed by `verbosity`. On a line of its own: workers read it, others write near it.
+    pub verbosity: CachePadded<AtomicU32>,
 }
 
 impl Stats {
-    /// `classes`: slab classes, counted from 0; `fds`: the highest file number to be shown.
-    pub fn new(classes: usize, fds: usize) -> Stats {
+    /// `classes`: slab classes, counted from 0; `fds`: one more than the highest file number that
+    /// `stats conns` can show.
+    pub fn new(classes: usize, fds: usize, prefixes: Prefixes) -> Stats {
         Stats {
             classes,
             workers: Mutex::new(Vec::new()),
-            base: Mutex::new(Base { classes: vec![ClassSums::default(); classes], ..Base::default() }),
+            base: Mutex::new(Base {
+                classes: vec![ClassSums::default(); classes],
+                ..Base::default()
+            }),
             server: ServerStats::default(),
             conns: ConnTable::new(fds),
-            prefixes: AtomicBool::new(false),
+            prefixes,
         }
     }
 
@@ -167,21 +184,24 @@ impl Stats {
 
     /// Per worker sums since the last reset.
     pub fn thread_sums(&self) -> ThreadSums {
+        let base = self.base.lock();
         let mut sums = self.raw_thread_sums();
-        sums.less(&self.base.lock().thread);
+        sums.less(&base.thread);
         sums
     }
 
     /// Per class sums since the last reset, indexed by class id.
     pub fn class_sums(&self) -> Vec<ClassSums> {
+        let base = self.base.lock();
         let mut sums = self.raw_class_sums();
-        for (sum, base) in sums.iter_mut().zip(&self.base.lock().classes) {
+        for (sum, base) in sums.iter_mut().zip(&base.classes) {
             sum.less(base);
         }
         sums
     }
 
-    /// Items and bytes of each class now.
+    /// Items and bytes of each class now, indexed by class id. One worker may link what another
+    /// frees, so a worker's own level can be negative; the sum is not, but for changes on the way.
     pub fn levels(&self) -> Vec<(u64, u64)> {
         let mut levels = vec![(0i64, 0i64); self.classes];
         for worker in self.workers.lock().iter() {
@@ -193,13 +213,20 @@ impl Stats {
         levels.into_iter().map(|(i, b)| (i.max(0) as u64, b.max(0) as u64)).collect()
     }
 
+    /// `stats reset`: counters start again from 0, the prefix table is emptied, gauges stay.
     pub fn reset(&self) {
-        let (thread, classes) = (self.raw_thread_sums(), self.raw_class_sums());
-        *self.base.lock() = Base { thread, classes };
-        self.server.total_connections.store(0, Relaxed);
-        self.server.rejected_connections.store(0, Relaxed);
-        self.server.listen_disabled_num.store(0, Relaxed);
-        self.server.malloc_fails.store(0, Relaxed);
+        let mut base = self.base.lock();
+        *base = Base { thread: self.raw_thread_sums(), classes: self.raw_class_sums() };
+        for counter in [
+            &self.server.total_connections,
+            &self.server.rejected_connections,
+            &self.server.listen_disabled_num,
+            &self.server.time_in_listen_disabled_us,
+            &self.server.malloc_fails,
+        ] {
+            counter.store(0, Relaxed);
+        }
+        self.prefixes.clear();
     }
 
     fn raw_thread_sums(&self) -> ThreadSums {
@@ -272,10 +299,18 @@ impl ConnTable {
     }
 
     /// Notes the state of file `fd` and when its last command came (clock seconds).
+    ///
+    /// Eight files share a cache line, perhaps with other workers', so a word that would not change
+    /// is not written: a busy connection that notes [`ConnState::Read`] after every request then
+    /// writes once a second. For the same reason [`ConnState::ParseCmd`] is worth noting only
+    /// before a command that can show it, an operator's.
     #[inline]
     pub fn set(&self, fd: usize, state: ConnState, last_command: u32) {
         if let Some(cell) = self.0.get(fd) {
-            cell.store(u64::from(last_command) << 8 | state as u64, Relaxed);
+            let word = u64::from(last_command) << 8 | state as u64;
+            if cell.load(Relaxed) != word {
+                cell.store(word, Relaxed);
+            }
         }
     }
 
@@ -286,5 +321,106 @@ impl ConnTable {
             let state = ConnState::from_u8(word as u8);
             (state != ConnState::Closed).then_some((fd, state, (word >> 8) as u32))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats() -> Stats {
+        Stats::new(3, 8, Prefixes::new(b':', false))
+    }
+
+    #[test]
+    fn sums_run_over_all_workers() {
+        let stats = stats();
+        let (a, b) = (stats.register(), stats.register());
+        a.thread.get_misses.add(2);
+        b.thread.get_misses.bump();
+        a.classes[1].set_cmds.bump();
+        b.classes[2].set_cmds.add(4);
+        assert_eq!(stats.thread_sums().get_misses, 3);
+        let set_cmds: Vec<u64> = stats.class_sums().iter().map(|c| c.set_cmds).collect();
+        assert_eq!(set_cmds, [0, 1, 4]);
+    }
+
+    #[test]
+    fn reset_clears_counters_and_keeps_gauges() {
+        let stats = stats();
+        let worker = stats.register();
+        worker.thread.total_items.add(5);
+        worker.classes[1].evicted.add(6);
+        worker.levels[1].add(1, 70);
+        stats.server.total_connections.store(9, Relaxed);
+        stats.server.time_in_listen_disabled_us.store(9, Relaxed);
+        stats.server.curr_connections.store(4, Relaxed);
+        stats.prefixes.enable(true);
+        stats.prefixes.record_set(b"a:1");
+        stats.reset();
+        assert_eq!(stats.thread_sums().total_items, 0);
+        assert_eq!(stats.class_sums()[1].evicted, 0);
+        assert_eq!(stats.levels()[1], (1, 70));
+        assert_eq!(stats.server.total_connections.load(Relaxed), 0);
+        assert_eq!(stats.server.time_in_listen_disabled_us.load(Relaxed), 0);
+        assert_eq!(stats.server.curr_connections.load(Relaxed), 4);
+        assert!(stats.prefixes.dump().is_empty());
+        worker.thread.total_items.bump();
+        assert_eq!(stats.thread_sums().total_items, 1);
+        assert_eq!(worker.thread.total_items.load(), 6);
+    }
+
+    #[test]
+    fn a_worker_registered_after_a_reset_counts_from_zero() {
+        let stats = stats();
+        stats.register().thread.cas_misses.add(3);
+        stats.reset();
+        stats.register().thread.cas_misses.add(2);
+        assert_eq!(stats.thread_sums().cas_misses, 2);
+    }
+
+    #[test]
+    fn one_worker_may_free_what_another_linked() {
+        let stats = stats();
+        let (a, b) = (stats.register(), stats.register());
+        a.levels[2].add(2, 100);
+        b.levels[2].add(-1, -40);
+        assert_eq!(stats.levels(), [(0, 0), (0, 0), (1, 60)]);
+        b.levels[1].add(-1, -40);
+        assert_eq!(stats.levels()[1], (0, 0));
+    }
+
+    #[test]
+    fn a_reset_between_two_reads_never_makes_a_count_negative() {
+        let stats = stats();
+        let worker = stats.register();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..200_000).for_each(|_| worker.thread.bytes_read.bump()));
+            scope.spawn(|| (0..20_000).for_each(|_| stats.reset()));
+            for _ in 0..20_000 {
+                assert!(stats.thread_sums().bytes_read <= 200_000);
+            }
+        });
+    }
+
+    #[test]
+    fn the_connection_table_shows_open_files_within_its_bounds() {
+        let stats = stats();
+        stats.conns.set(3, ConnState::Listening, 2);
+        stats.conns.set(5, ConnState::Nread, u32::MAX);
+        stats.conns.set(5, ConnState::Nread, u32::MAX - 1);
+        stats.conns.set(6, ConnState::Read, 7);
+        stats.conns.set(6, ConnState::Closed, 7);
+        stats.conns.set(8, ConnState::Read, 7);
+        let open: Vec<_> = stats.conns.open().collect();
+        assert_eq!(open, [(3, ConnState::Listening, 2), (5, ConnState::Nread, u32::MAX - 1)]);
+    }
+
+    #[test]
+    fn every_state_survives_the_table() {
+        use ConnState::*;
+        for state in [Closed, Listening, Read, ParseCmd, Nread, Swallow, Mwrite, Closing] {
+            assert_eq!(ConnState::from_u8(state as u8), state);
+        }
     }
 }

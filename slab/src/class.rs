@@ -1,0 +1,230 @@
+//! One slab class: its pages and their free chunks, behind one lock.
+//!
+//! Free chunks are listed page by page, and the pages that have any are linked through their
+//! records, so that emptying a page takes its free chunks out of circulation at once.
+
+use crate::geometry::ClassId;
+use crate::page::{PageNo, Record};
+use crate::slabs::Slabs;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, Mutex, MutexGuard};
+use crate::{ChunkRef, Words};
+use std::ops::{Deref, DerefMut};
+
+pub(crate) struct Class<P> {
+    pub(crate) state: Mutex<State<P>>,
+    /// As in a page's record, for the whole class.
+    pub(crate) earliest: AtomicU32,
+}
+
+impl<P: Default> Default for Class<P> {
+    fn default() -> Class<P> {
+        Class { state: Mutex::new(State::default()), earliest: AtomicU32::new(0) }
+    }
+}
+
+/// Invariants, walked by `validate`:
+/// C1 `free` = sum over pages not draining of (chunks per page - used).
+/// C2 a page is listed ⇔ it is not draining and has a free chunk.
+/// C3 `pages` are exactly those whose record names the class.
+#[derive(Default)]
+pub(crate) struct State<P> {
+    /// First page with free chunks: page number + 1, 0 for none.
+    pub(crate) listed: u32,
+    pub(crate) pages: Vec<PageNo>,
+    pub(crate) free: u64,
+    pub(crate) payload: P,
+}
+
+/// A class, locked. Dereferences to the payload.
+pub struct ClassGuard<'a, P> {
+    slabs: &'a Slabs<P>,
+    class: ClassId,
+    state: MutexGuard<'a, State<P>>,
+}
+
+impl<P> Deref for ClassGuard<'_, P> {
+    type Target = P;
+    fn deref(&self) -> &P {
+        &self.state.payload
+    }
+}
+
+impl<P> DerefMut for ClassGuard<'_, P> {
+    fn deref_mut(&mut self) -> &mut P {
+        &mut self.state.payload
+    }
+}
+
+impl<'a, P> ClassGuard<'a, P> {
+    pub(crate) fn new(
+        slabs: &'a Slabs<P>,
+        class: ClassId,
+        state: MutexGuard<'a, State<P>>,
+    ) -> ClassGuard<'a, P> {
+        ClassGuard { slabs, class, state }
+    }
+
+    pub fn class(&self) -> ClassId {
+        self.class
+    }
+
+    pub fn slabs(&self) -> &'a Slabs<P> {
+        self.slabs
+    }
+
+    /// Hands out a free chunk of the pages that the class has.
+    #[inline]
+    pub fn take(&mut self) -> Option<ChunkRef> {
+        let page = PageNo(self.state.listed.checked_sub(1)?);
+        let record = self.slabs.record(page);
+        let head = record.free_head();
+        let chunk = match ChunkRef::from_u32(head) {
+            Some(chunk) => {
+                record.set_free_head(self.words()[chunk.word() + 2].load(Relaxed));
+                chunk
+            }
+            None => {
+                let index = record.fresh();
+                record.set_fresh(index + 1);
+                self.slabs.chunk_at(page, self.class, index)
+            }
+        };
+        record.set_used(record.used() + 1);
+        self.state.free -= 1;
+        if !self.has_free(record) {
+            self.unlist(page);
+        }
+        Some(chunk)
+    }
+
+    /// Takes a chunk back. Its words 0 and 1 are left as they are.
+    #[inline]
+    pub fn put(&mut self, chunk: ChunkRef) {
+        let page = self.slabs.page_of(chunk);
+        let record = self.slabs.record(page);
+        debug_assert_eq!(record.class(), self.class);
+        debug_assert!(record.used() > 0);
+        self.words()[chunk.word() + 2].store(record.free_head(), Relaxed);
+        record.set_free_head(chunk.to_u32());
+        record.set_used(record.used() - 1);
+        if record.draining() {
+            return;
+        }
+        self.state.free += 1;
+        if !record.listed() {
+            self.list(page);
+        }
+    }
+
+    /// Takes one more page from the pool; false when the limit is reached.
+    pub fn grow(&mut self) -> bool {
+        let Some(page) = self.slabs.take_page(self.class, &self.state) else { return false };
+        self.slabs.record(page).assign(self.class);
+        self.state.pages.push(page);
+        self.state.free += u64::from(self.per_page());
+        self.list(page);
+        true
+    }
+
+    /// Pages of the class, in no order that means anything.
+    pub fn pages(&self) -> &[PageNo] {
+        &self.state.pages
+    }
+
+    /// Chunks that [`ClassGuard::take`] could hand out.
+    pub fn free_chunks(&self) -> u64 {
+        self.state.free
+    }
+
+    pub fn total_chunks(&self) -> u64 {
+        self.state.pages.len() as u64 * u64::from(self.per_page())
+    }
+
+    /// Stops handing out a page's chunks, so that it can be emptied. False where it is not the
+    /// class's or is draining already.
+    pub fn start_drain(&mut self, page: PageNo) -> bool {
+        let record = self.slabs.record(page);
+        if record.class() != self.class || record.draining() {
+            return false;
+        }
+        if record.listed() {
+            self.unlist(page);
+        }
+        self.state.free -= u64::from(self.per_page() - record.used());
+        record.set_draining(true);
+        true
+    }
+
+    /// Chunks of a page that are handed out.
+    pub fn used_on(&self, page: PageNo) -> u32 {
+        self.slabs.record(page).used()
+    }
+
+    /// Gives an empty draining page back to the pool and its memory to the system; false, and the
+    /// page is in service again, where it is not empty.
+    pub fn finish_drain(&mut self, page: PageNo) -> bool {
+        let record = self.slabs.record(page);
+        debug_assert!(record.draining() && record.class() == self.class);
+        if record.used() > 0 {
+            record.set_draining(false);
+            self.state.free += u64::from(self.per_page() - record.used());
+            if self.has_free(record) {
+                self.list(page);
+            }
+            return false;
+        }
+        self.state.pages.retain(|p| *p != page);
+        record.assign(ClassId(0));
+        let words = self.slabs.geometry().page_size() as usize / 4;
+        let start = page.0 as usize * words;
+        // The next owner counts on zeroes, so memory that the system will not take is cleared.
+        if self.slabs.arena.release(start..start + words).is_err() {
+            for word in &self.words()[start..start + words] {
+                word.store(0, Relaxed);
+            }
+        }
+        self.slabs.pool.put(page, self.slabs.page_extra(self.class));
+        true
+    }
+
+    fn words(&self) -> &'a Words {
+        &self.slabs.arena
+    }
+
+    fn per_page(&self) -> u32 {
+        self.slabs.geometry().chunks_per_page(self.class)
+    }
+
+    #[inline]
+    fn has_free(&self, record: Record<'_>) -> bool {
+        record.free_head() != 0 || record.fresh() < self.per_page()
+    }
+
+    fn list(&mut self, page: PageNo) {
+        let record = self.slabs.record(page);
+        record.set_prev(0);
+        record.set_next(self.state.listed);
+        record.set_listed(true);
+        if let Some(next) = self.state.listed.checked_sub(1) {
+            self.slabs.record(PageNo(next)).set_prev(page.0 + 1);
+        }
+        self.state.listed = page.0 + 1;
+    }
+
+    fn unlist(&mut self, page: PageNo) {
+        let record = self.slabs.record(page);
+        match record.prev().checked_sub(1) {
+            Some(prev) => self.slabs.record(PageNo(prev)).set_next(record.next()),
+            None => self.state.listed = record.next(),
+        }
+        if let Some(next) = record.next().checked_sub(1) {
+            self.slabs.record(PageNo(next)).set_prev(record.prev());
+        }
+        record.set_listed(false);
+    }
+
+    pub(crate) fn state(&self) -> &State<P> {
+        &self.state
+    }
+}

@@ -1,0 +1,192 @@
+//! The engine's face: one arena, its classes, and the way from one to the other.
+
+use crate::class::{Class, ClassGuard, State};
+use crate::geometry::{ClassId, Geometry};
+use crate::page::{PageNo, RECORD_WORDS, Record, earliest_of, note_deadline};
+use crate::pool::Pool;
+use crate::sync::AtomicU32;
+use crate::sync::Ordering::Relaxed;
+use crate::{ChunkRef, Words};
+use crossbeam::utils::CachePadded;
+use std::io;
+
+/// How an arena is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes that pages and charges may use together.
+    pub limit: u64,
+    /// Pages that the reservation has room for.
+    pub ceiling: u32,
+    /// Bytes that the caller keeps per chunk beside the arena, times 64; charged with each page.
+    pub chunk_overhead_64ths: u32,
+    /// A class that has no page may take one beyond the limit, as in memcached.
+    pub first_page_beyond_limit: bool,
+    /// Ask the system for huge pages (`-L`).
+    pub huge_pages: bool,
+}
+
+/// All slab classes over one arena. `P` is whatever the caller keeps per class under its lock.
+pub struct Slabs<P> {
+    geometry: Geometry,
+    pub(crate) arena: Words,
+    pub(crate) records: Words,
+    pub(crate) pool: Pool,
+    pub(crate) classes: Box<[CachePadded<Class<P>>]>,
+    /// log2 of words in a page.
+    page_shift: u32,
+    first_page_beyond_limit: bool,
+    chunk_overhead_64ths: u32,
+}
+
+impl<P: Default> Slabs<P> {
+    /// Reserves the arena; no page is in use yet.
+    pub fn new(geometry: Geometry, options: Options) -> io::Result<Slabs<P>> {
+        let page_words = geometry.page_size() as usize / 4;
+        assert!(page_words.is_power_of_two(), "page sizes are powers of two");
+        let arena = Words::reserve(page_words * options.ceiling as usize)?;
+        if options.huge_pages {
+            arena.huge_pages()?;
+        }
+        let records = Words::reserve(RECORD_WORDS * options.ceiling as usize)?;
+        let pool = Pool::new(geometry.page_size(), options.ceiling, options.limit);
+        let classes = geometry.classes().map(|_| CachePadded::new(Class::default())).collect();
+        let page_shift = page_words.trailing_zeros();
+        let Options { first_page_beyond_limit, chunk_overhead_64ths, .. } = options;
+        Ok(Slabs {
+            geometry,
+            arena,
+            records,
+            pool,
+            classes,
+            page_shift,
+            first_page_beyond_limit,
+            chunk_overhead_64ths,
+        })
+    }
+}
+
+impl<P> Slabs<P> {
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The whole arena; a chunk starts at [`ChunkRef::word`].
+    #[inline]
+    pub fn words(&self) -> &[AtomicU32] {
+        &self.arena
+    }
+
+    #[inline]
+    pub fn lock(&self, class: ClassId) -> ClassGuard<'_, P> {
+        ClassGuard::new(self, class, self.class(class).state.lock())
+    }
+
+    pub(crate) fn class(&self, class: ClassId) -> &Class<P> {
+        &self.classes[class.index() - 1]
+    }
+
+    #[inline]
+    pub fn page_of(&self, chunk: ChunkRef) -> PageNo {
+        PageNo((chunk.word() >> self.page_shift) as u32)
+    }
+
+    /// The class that owns a chunk's page now; `ClassId(0)` for a free page.
+    #[inline]
+    pub fn class_of(&self, chunk: ChunkRef) -> ClassId {
+        self.record(self.page_of(chunk)).class()
+    }
+
+    /// True where `chunk` is the start of a chunk of `class`: for references that may be old.
+    pub fn is_chunk_of(&self, chunk: ChunkRef, class: ClassId) -> bool {
+        let within = chunk.word() & ((1 << self.page_shift) - 1);
+        let size = self.geometry.chunk_size(class) as usize / 4;
+        self.class_of(chunk) == class
+            && within.is_multiple_of(size)
+            && within / size < self.geometry.chunks_per_page(class) as usize
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, page: PageNo) -> Record<'_> {
+        Record::of(&self.records, page)
+    }
+
+    /// Chunk number `index` of a page of `class`.
+    #[inline]
+    pub fn chunk_at(&self, page: PageNo, class: ClassId, index: u32) -> ChunkRef {
+        let base = (page.0 as usize) << self.page_shift;
+        ChunkRef::at_word(base + index as usize * (self.geometry.chunk_size(class) as usize / 4))
+    }
+
+    /// A chunk of this page and class now has this deadline (0: none).
+    #[inline]
+    pub fn note_deadline(&self, chunk: ChunkRef, class: ClassId, deadline: u32) {
+        if deadline != 0 {
+            note_deadline(self.record(self.page_of(chunk)).earliest(), deadline);
+            note_deadline(&self.class(class).earliest, deadline);
+        }
+    }
+
+    /// The earliest deadline that any chunk of the class may have.
+    #[inline]
+    pub fn earliest(&self, class: ClassId) -> Option<u32> {
+        earliest_of(self.class(class).earliest.load(Relaxed))
+    }
+
+    /// The earliest deadline on a page.
+    pub fn page_earliest(&self, page: PageNo) -> Option<u32> {
+        earliest_of(self.record(page).earliest().load(Relaxed))
+    }
+
+    /// Forgets a page's earliest deadline, before its chunks are looked at again.
+    pub fn clear_page_earliest(&self, page: PageNo) {
+        self.record(page).earliest().store(0, Relaxed);
+    }
+
+    /// Forgets a class's earliest deadline, before its pages are looked at again.
+    pub fn clear_earliest(&self, class: ClassId) {
+        self.class(class).earliest.store(0, Relaxed);
+    }
+
+    /// Lowers the class's earliest deadline to that of one of its pages.
+    pub fn note_class_deadline(&self, class: ClassId, deadline: u32) {
+        note_deadline(&self.class(class).earliest, deadline);
+    }
+
+    /// Counts bytes used outside the arena against the limit; false, and nothing counted, past it.
+    pub fn charge(&self, bytes: u64) -> bool {
+        self.pool.charge(bytes)
+    }
+
+    pub fn discharge(&self, bytes: u64) {
+        self.pool.discharge(bytes);
+    }
+
+    /// Pages that could still be taken.
+    pub fn available_pages(&self) -> u64 {
+        self.pool.available()
+    }
+
+    /// Pages that classes own.
+    pub fn pages_in_use(&self) -> u64 {
+        u64::from(self.pool.figures().0)
+    }
+
+    /// Pages that were given back and not taken again.
+    pub fn free_pages(&self) -> u64 {
+        self.pool.figures().1 as u64
+    }
+
+    pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {
+        let beyond = self.first_page_beyond_limit && state.pages.is_empty();
+        self.pool.take(self.page_extra(class), beyond)
+    }
+
+    /// Bytes charged beside each page of a class: its record and the caller's share.
+    pub(crate) fn page_extra(&self, class: ClassId) -> u64 {
+        let chunks = u64::from(self.geometry.chunks_per_page(class));
+        match self.chunk_overhead_64ths {
+            0 => 0,
+            n => (chunks * u64::from(n)).div_ceil(64) + RECORD_WORDS as u64 * 4,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `stats settings`: what the server was started with, and what was changed since.
+
+use super::{Rows, StatLines};
+use crate::config::{Protocol, Settings};
+use crate::store::Store;
+use std::fmt::Display;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What may differ from the settings at start.
+struct Present {
+    maxbytes: u64,
+    verbosity: u32,
+    /// Clock seconds of the last flush, 0 for none.
+    oldest: u32,
+    detail_enabled: bool,
+    /// Size in bytes of the largest chunk that a value is put in, or in several of.
+    chunk_max: u32,
+}
+
+pub(super) fn of(store: &Store) -> StatLines {
+    let (settings, stats, info) = (store.settings(), store.stats(), store.info());
+    let largest = || store.class_info().iter().map(|class| class.chunk_size).max().unwrap_or(0);
+    let present = Present {
+        maxbytes: info.limit_maxbytes,
+        verbosity: stats.server.verbosity.load(Relaxed),
+        oldest: info.oldest_live,
+        detail_enabled: stats.prefixes.enabled(),
+        chunk_max: settings.slab_chunk_max.unwrap_or_else(largest),
+    };
+    format(settings, &present)
+}
+
+fn format(s: &Settings, present: &Present) -> StatLines {
+    let mut rows = Rows::default();
+    network(&mut rows, s, present);
+    service(&mut rows, s, present);
+    memory(&mut rows, s, present);
+    lru(&mut rows, s);
+    limits(&mut rows, s);
+    rows.end()
+}
+
+fn yes(on: bool) -> &'static str {
+    if on { "yes" } else { "no" }
+}
+
+fn two_places(factor: f64) -> impl Display {
+    format!("{factor:.2}")
+}
+
+fn network(rows: &mut Rows, s: &Settings, present: &Present) {
+    rows.put("maxbytes", present.maxbytes);
+    rows.put("maxconns", s.max_connections);
+    rows.put("tcpport", s.tcp_port);
+    rows.put("udpport", s.udp_port);
+    rows.put("inter", s.inter.as_deref().unwrap_or("NULL"));
+    rows.put("verbosity", present.verbosity);
+    rows.put("oldest", present.oldest);
+    rows.put("evictions", if s.evict { "on" } else { "off" });
+    match &s.unix_socket {
+        Some(path) => rows.put("domain_socket", path.display()),
+        None => rows.put("domain_socket", "NULL"),
+    }
+    rows.put("umask", format!("{:o}", s.unix_mask));
+    rows.put("shutdown_command", yes(s.shutdown_command));
+}
+
+fn service(rows: &mut Rows, s: &Settings, present: &Present) {
+    let several = s.inter.as_ref().is_some_and(|list| list.contains(','));
+    let protocol = match s.protocol {
+        Protocol::Auto => "auto-negotiate",
+        Protocol::Ascii => "ascii",
+        Protocol::Binary => "binary",
+    };
+    rows.put("growth_factor", two_places(s.growth_factor));
+    rows.put("chunk_size", s.chunk_size);
+    rows.put("num_threads", s.threads);
+    // memcached gives each UDP port one thread where there are several addresses.
+    rows.put("num_threads_per_udp", if several { 1 } else { s.threads });
+    rows.put("stat_key_prefix", char::from(s.prefix_delimiter));
+    rows.put("detail_enabled", yes(present.detail_enabled));
+    rows.put("reqs_per_event", s.requests_per_event);
+    rows.put("cas_enabled", yes(s.use_cas));
+    rows.put("tcp_backlog", s.backlog);
+    rows.put("binding_protocol", protocol);
+    // There is no authentication of either kind.
+    rows.put("auth_enabled_sasl", "no");
+    rows.put("auth_enabled_ascii", "no");
+}
+
+fn memory(rows: &mut Rows, s: &Settings, present: &Present) {
+    rows.put("item_size_max", s.item_size_max);
+    rows.put("maxconns_fast", yes(s.maxconns_fast));
+    rows.put("hashpower_init", s.hashpower_init);
+    rows.put("slab_reassign", yes(s.slab_reassign));
+    rows.put("slab_automove", s.slab_automove);
+    rows.put("slab_automove_ratio", two_places(s.slab_automove_ratio));
+    rows.put("slab_automove_window", s.slab_automove_window);
+    rows.put("slab_chunk_max", present.chunk_max);
+}
+
+fn lru(rows: &mut Rows, s: &Settings) {
+    rows.put("lru_crawler", yes(s.lru_crawler));
+    rows.put("lru_crawler_sleep", s.lru_crawler_sleep);
+    rows.put("lru_crawler_tocrawl", s.lru_crawler_tocrawl);
+    rows.put("tail_repair_time", s.tail_repair_time);
+    rows.put("flush_enabled", yes(s.flush_enabled));
+    rows.put("dump_enabled", yes(s.dump_enabled));
+    rows.put("hash_algorithm", &s.hash_algorithm);
+    rows.put("lru_maintainer_thread", yes(s.lru_maintainer));
+    rows.put("lru_segmented", yes(s.lru_segmented));
+    rows.put("hot_lru_pct", s.hot_lru_pct);
+    rows.put("warm_lru_pct", s.warm_lru_pct);
+    rows.put("hot_max_factor", two_places(s.hot_max_factor));
+    rows.put("warm_max_factor", two_places(s.warm_max_factor));
+    rows.put("temp_lru", yes(s.temp_lru));
+    rows.put("temporary_ttl", s.temporary_ttl);
+}
+
+fn limits(rows: &mut Rows, s: &Settings) {
+    rows.put("idle_timeout", s.idle_timeout);
+    rows.put("watcher_logbuf_size", s.watcher_logbuf_size);
+    rows.put("worker_logbuf_size", s.worker_logbuf_size);
+    rows.put("read_buf_mem_limit", s.read_buf_mem_limit);
+    // `stats sizes` counts when it is asked, so it always answers.
+    rows.put("track_sizes", "yes");
+    // Of these memcached has the first in name only; the next two are features not offered.
+    rows.put("inline_ascii_response", "no");
+    rows.put("num_napi_ids", 0);
+    rows.put("memory_file", "(null)");
+    rows.put("client_flags_size", size_of::<u32>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys and default values of memcached 1.6.45's `stats settings`, in its order, without
+    /// those of extstore and TLS. Four values are ours: hashpower_init (shown as resolved),
+    /// hash_algorithm, slab_chunk_max and track_sizes.
+    const DEFAULTS: &str = "
+        maxbytes 67108864
+        maxconns 1024
+        tcpport 11211
+        udpport 0
+        inter NULL
+        verbosity 0
+        oldest 0
+        evictions on
+        domain_socket NULL
+        umask 700
+        shutdown_command no
+        growth_factor 1.25
+        chunk_size 48
+        num_threads 4
+        num_threads_per_udp 4
+        stat_key_prefix :
+        detail_enabled no
+        reqs_per_event 20
+        cas_enabled yes
+        tcp_backlog 1024
+        binding_protocol auto-negotiate
+        auth_enabled_sasl no
+        auth_enabled_ascii no
+        item_size_max 1048576
+        maxconns_fast yes
+        hashpower_init 16
+        slab_reassign yes
+        slab_automove 1
+        slab_automove_ratio 0.80
+        slab_automove_window 10
+        slab_chunk_max 8192
+        lru_crawler yes
+        lru_crawler_sleep 100
+        lru_crawler_tocrawl 0
+        tail_repair_time 0
+        flush_enabled yes
+        dump_enabled yes
+        hash_algorithm rapidhash
+        lru_maintainer_thread yes
+        lru_segmented yes
+        hot_lru_pct 20
+        warm_lru_pct 40
+        hot_max_factor 0.20
+        warm_max_factor 2.00
+        temp_lru no
+        temporary_ttl 61
+        idle_timeout 0
+        watcher_logbuf_size 262144
+        worker_logbuf_size 65536
+        read_buf_mem_limit 0
+        track_sizes yes
+        inline_ascii_response no
+        num_napi_ids 0
+        memory_file (null)
+        client_flags_size 4
+    ";
+
+    fn present() -> Present {
+        Present {
+            maxbytes: 64 << 20,
+            verbosity: 0,
+            oldest: 0,
+            detail_enabled: false,
+            chunk_max: 8192,
+        }
+    }
+
+    #[test]
+    fn defaults_are_memcacheds() {
+        let StatLines::Pairs(pairs) = format(&Settings::default(), &present()) else {
+            panic!("not pairs")
+        };
+        let lines: Vec<String> = pairs.iter().map(|(n, v)| format!("{n} {v}")).collect();
+        let expected: Vec<&str> =
+            DEFAULTS.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_was_given_is_shown_in_memcacheds_words() {
+        let settings = Settings {
+            inter: Some("::1,127.0.0.1".into()),
+            unix_socket: Some("/tmp/m.sock".into()),
+            unix_mask: 0o777,
+            evict: false,
+            growth_factor: 1.1,
+            prefix_delimiter: b'/',
+            use_cas: false,
+            protocol: Protocol::Binary,
+            hot_max_factor: 0.255,
+            ..Settings::default()
+        };
+        let lines = format(&settings, &present());
+        assert_eq!(lines.value("inter"), "::1,127.0.0.1");
+        assert_eq!(lines.value("num_threads_per_udp"), "1");
+        assert_eq!(lines.value("domain_socket"), "/tmp/m.sock");
+        assert_eq!(lines.value("umask"), "777");
+        assert_eq!(lines.value("evictions"), "off");
+        assert_eq!(lines.value("growth_factor"), "1.10");
+        assert_eq!(lines.value("stat_key_prefix"), "/");
+        assert_eq!(lines.value("cas_enabled"), "no");
+        assert_eq!(lines.value("binding_protocol"), "binary");
+        assert_eq!(lines.value("hot_max_factor"), "0.26");
+        let ascii = Settings { protocol: Protocol::Ascii, ..Settings::default() };
+        assert_eq!(format(&ascii, &present()).value("binding_protocol"), "ascii");
+    }
+
+    #[test]
+    fn changes_at_run_time_are_shown() {
+        let present = Present {
+            maxbytes: 8 << 20,
+            verbosity: 2,
+            oldest: 208,
+            detail_enabled: true,
+            chunk_max: 1024,
+        };
+        let lines = format(&Settings::default(), &present);
+        assert_eq!(lines.value("maxbytes"), "8388608");
+        assert_eq!(lines.value("verbosity"), "2");
+        assert_eq!(lines.value("oldest"), "208");
+        assert_eq!(lines.value("detail_enabled"), "yes");
+        assert_eq!(lines.value("slab_chunk_max"), "1024");
+    }
+}

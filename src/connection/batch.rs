@@ -1,0 +1,255 @@
+//! Runs the requests of one read in batches: all are decoded first, so that the index lines and
+//! items that they need are on their way from memory when the first is run.
+
+use super::value::{BAD_CHUNK, LINE_END};
+use super::{Connection, Desk, OUTBOX_HIGH, State, write};
+use crate::command::{self, Command, Error, Replies, Reply, Say, Set, execute, store_value};
+use crate::protocol::outbox::Progress;
+use crate::protocol::{Decoded, Echo, Encoder};
+use crate::stats::ConnState;
+use crate::store::{Key, KeyHash};
+use arrayvec::ArrayVec;
+use bumpalo::Bump;
+use log::{Level, debug, log_enabled};
+use memchr::memchr;
+use std::io::Result;
+
+/// Commands decoded ahead.
+const BATCH_MAX: usize = 32;
+
+/// -R in requests. From half a batch on it is rounded up to whole batches, so that the default of
+/// 20 does not cut the answers to 32 requests in two writes.
+pub(super) fn requests_per_turn(requests_per_event: u32) -> usize {
+    let requests = (requests_per_event as usize).max(1);
+    if requests < BATCH_MAX / 2 { requests } else { requests.next_multiple_of(BATCH_MAX) }
+}
+
+/// What a batch came to.
+pub(super) struct Done {
+    /// Bytes of input.
+    pub(super) used: usize,
+    /// Requests; the keys of a get line are one.
+    pub(super) requests: usize,
+    pub(super) stop: Stop,
+}
+
+/// Why a batch stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It was full, or the state of the connection changed.
+    Limit,
+    /// What is left is a part of a request.
+    Incomplete,
+    /// The client does not take its answers.
+    Blocked,
+}
+
+/// A decoded command with all that it needs.
+struct Entry<'a> {
+    command: Command<'a>,
+    echo: Echo<'a>,
+    /// A set's value; `None` where its line end is wrong.
+    value: Option<&'a [u8]>,
+    hash: Option<KeyHash>,
+    /// Where the next request starts.
+    end: usize,
+}
+
+/// What follows the last entry of a batch.
+enum Tail<'a> {
+    /// Nothing special.
+    Limit,
+    Incomplete,
+    /// A storage command of which not all is here.
+    Value {
+        line: &'a [u8],
+        set: Set<'a>,
+        echo: Echo<'a>,
+    },
+    /// A refused one, and the bytes of its value.
+    Refused {
+        swallow: u64,
+        error: Error,
+        echo: Echo<'a>,
+    },
+    HangUp,
+}
+
+struct Batch<'a> {
+    entries: ArrayVec<Entry<'a>, BATCH_MAX>,
+    used: usize,
+    requests: usize,
+    tail: Tail<'a>,
+}
+
+impl Connection {
+    /// Decodes and runs at most `requests` requests, at most [`BATCH_MAX`] commands.
+    pub(super) fn batch(&mut self, buf: &[u8], requests: usize, desk: &mut Desk) -> Result<Done> {
+        let before = self.decoder.clone();
+        let arena = std::mem::take(&mut desk.arena);
+        let Batch { mut entries, used, requests, tail } = self.decode(buf, requests, &arena);
+        let ran = self.run(&mut entries, desk)?;
+        let done = if ran < entries.len() {
+            // Decoding has no effect but on the decoder, which is brought to where it stopped.
+            self.decoder = before;
+            let mut at = 0;
+            for entry in &entries[..ran] {
+                self.decoder.decode(&buf[at..], &arena);
+                at = entry.end;
+            }
+            Done { used: at, requests: ran.min(requests), stop: Stop::Blocked }
+        } else {
+            Done { used, requests, stop: self.finish(tail, desk) }
+        };
+        drop(entries);
+        desk.arena = arena;
+        desk.arena.reset();
+        Ok(done)
+    }
+
+    fn decode<'a>(&mut self, buf: &'a [u8], requests: usize, arena: &'a Bump) -> Batch<'a> {
+        let mut batch = Batch { entries: ArrayVec::new(), used: 0, requests: 0, tail: Tail::Limit };
+        let verbose = log_enabled!(Level::Debug);
+        while !batch.entries.is_full() && batch.requests < requests && batch.used < buf.len() {
+            let bytes = &buf[batch.used..];
+            if verbose && !self.decoder.in_multiget() {
+                self.log_line(bytes);
+            }
+            let decoded = self.decoder.decode(bytes, arena);
+            batch.requests += usize::from(!self.decoder.in_multiget());
+            match decoded {
+                Decoded::Command { used, command: Command::Set(set), echo } => {
+                    let (line, rest) = bytes.split_at(used);
+                    let len = set.len as usize;
+                    batch.used += used;
+                    let Some(end) = rest.get(len..len + LINE_END.len()) else {
+                        batch.tail = Tail::Value { line, set, echo };
+                        break;
+                    };
+                    batch.used += len + LINE_END.len();
+                    let value = (end == LINE_END).then_some(&rest[..len]);
+                    batch.push(Command::Set(set), echo, value);
+                }
+                Decoded::Command { used, command, echo } => {
+                    batch.used += used;
+                    batch.push(command, echo, None);
+                }
+                Decoded::Refused { used, swallow, error, echo } => {
+                    batch.used += used;
+                    batch.tail = Tail::Refused { swallow, error, echo };
+                    break;
+                }
+                Decoded::Incomplete => {
+                    batch.tail = Tail::Incomplete;
+                    break;
+                }
+                Decoded::HangUp => {
+                    batch.tail = Tail::HangUp;
+                    break;
+                }
+            }
+        }
+        batch
+    }
+
+    /// Runs a batch in order; returns how many commands, fewer than all where the client does not
+    /// take its answers or leaves.
+    fn run(&mut self, entries: &mut [Entry<'_>], desk: &mut Desk) -> Result<usize> {
+        if !entries.is_empty() {
+            self.last_command = desk.store.clock().now();
+        }
+        prefetch(entries, desk);
+        for (i, entry) in entries.iter().enumerate() {
+            if matches!(entry.command, Command::Admin(_)) {
+                self.show(ConnState::ParseCmd, desk.store.stats());
+            }
+            if run_one(entry, desk) == command::Next::Close {
+                self.state = State::Closing;
+                return Ok(i + 1);
+            }
+            if desk.outbox.len() > OUTBOX_HIGH
+                && write(&mut self.socket, &mut desk.outbox, &desk.local)? == Progress::Blocked
+            {
+                return Ok(i + 1);
+            }
+        }
+        Ok(entries.len())
+    }
+
+    fn finish(&mut self, tail: Tail<'_>, desk: &mut Desk) -> Stop {
+        if matches!(self.state, State::Closing) {
+            return Stop::Limit;
+        }
+        match tail {
+            Tail::Limit => {}
+            Tail::Incomplete => return Stop::Incomplete,
+            Tail::Value { line, set, echo } => self.expect_value(line, &set, echo, desk),
+            Tail::Refused { swallow, error, echo } => {
+                let mut replies = Encoder::new(&mut desk.outbox, echo);
+                replies.reply(Reply::Say(Say::Error(error)));
+                if swallow > 0 {
+                    self.state = State::Swallow(swallow);
+                }
+            }
+            Tail::HangUp => self.state = State::Closing,
+        }
+        Stop::Limit
+    }
+
+    /// -vv: the line as it came.
+    fn log_line(&self, bytes: &[u8]) {
+        if let Some(end) = memchr(b'\n', bytes) {
+            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+            debug!("<{} {}", self.file(), String::from_utf8_lossy(line));
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
+    fn push(&mut self, command: Command<'a>, echo: Echo<'a>, value: Option<&'a [u8]>) {
+        self.entries.push(Entry { command, echo, value, hash: None, end: self.used });
+    }
+}
+
+fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
+    let several = entries.len() > 1;
+    for entry in entries.iter_mut() {
+        entry.hash = key_of(&entry.command).map(|key| desk.store.hash(key));
+        if let (true, Some(hash)) = (several, entry.hash) {
+            desk.store.prefetch_line(hash);
+        }
+    }
+    if several {
+        for hash in entries.iter().filter_map(|entry| entry.hash) {
+            desk.store.prefetch_item(hash);
+        }
+    }
+}
+
+fn run_one(entry: &Entry<'_>, desk: &mut Desk) -> command::Next {
+    let mut replies = Encoder::new(&mut desk.outbox, entry.echo);
+    match (&entry.command, entry.value, entry.hash) {
+        (Command::Set(set), Some(value), Some(hash)) => {
+            store_value(&desk.store, &desk.local, set, hash, value, &mut replies);
+            command::Next::Continue
+        }
+        (Command::Set(_), ..) => {
+            replies.reply(Reply::Say(Say::Error(BAD_CHUNK)));
+            command::Next::Continue
+        }
+        (command, _, hash) => execute(&desk.store, &desk.local, command, hash, &mut replies),
+    }
+}
+
+fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
+    match command {
+        Command::Get(get) => Some(get.key),
+        Command::Fetch(fetch) => Some(fetch.get.key),
+        Command::Set(set) => Some(set.key),
+        Command::Delete(delete) => Some(delete.key),
+        Command::Arith(arith) => Some(arith.key),
+        Command::Touch(touch) => Some(touch.key),
+        Command::Inspect(key) => Some(*key),
+        Command::Say(_) | Command::Admin(_) | Command::Quit => None,
+    }
+}

@@ -1,0 +1,153 @@
+//! A value's bytes wherever they lie: in one chunk, or in a head and a chain of bodies.
+
+use super::{Item, Shape, Standing, bytes};
+use slab::sync::AtomicU32;
+use slab::sync::Ordering::Relaxed;
+use slab::{ChunkRef, Slabs};
+use std::io::{self, IoSliceMut, Read};
+
+/// Words before a body's share of the value.
+const BODY_WORDS: usize = 3;
+/// Chunks that one read may fill.
+const READ_SEGMENTS: usize = 16;
+/// Bytes before a body's share of the value.
+pub const BODY_HEADER: usize = BODY_WORDS * 4;
+
+/// A run of a value's bytes within one chunk.
+#[derive(Clone, Copy)]
+pub struct Segment<'a> {
+    words: &'a [AtomicU32],
+    /// Bytes from the start of `words`.
+    offset: usize,
+    len: usize,
+}
+
+impl<'a> Segment<'a> {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends the bytes; what they are is true while the item cannot change.
+    pub fn copy(&self, out: &mut Vec<u8>) {
+        bytes::append(self.words, self.offset, self.len, out);
+    }
+
+    /// Byte `at` of the segment.
+    pub fn byte(&self, at: usize) -> u8 {
+        assert!(at < self.len, "a value stays in its segment");
+        let byte = self.offset + at;
+        self.words[byte / 4].load(Relaxed).to_le_bytes()[byte % 4]
+    }
+
+    /// Writes to the value of a reserved chunk.
+    pub fn store(&self, at: usize, from: &[u8]) {
+        assert!(at + from.len() <= self.len, "a value stays in its segment");
+        bytes::store(self.words, self.offset + at, from);
+    }
+}
+
+/// The runs of bytes of a pinned item's value, in order.
+pub fn pinned_bytes<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> impl Iterator<Item = &[u8]> {
+    assert!(Item::new(&slabs.words()[chunk.word()..]).shape().has(Shape::PINNED));
+    // SAFETY: I5: a pinned item's value is not written and its chunks are not freed until its last
+    // pin is gone. The assertion above holds callers to asking for pinned items only; the pin that
+    // they hold outlives the slices because it lends them.
+    Chain::of(slabs, chunk).map(|s| unsafe { bytes::slice(s.words, s.offset, s.len) })
+}
+
+/// Reads from `source`, once, into the reserved item at `chunk`, from byte `at` of its value on.
+/// Returns how many bytes came; 0 is the end of `source`.
+pub fn fill_from<P>(
+    slabs: &Slabs<P>,
+    chunk: ChunkRef,
+    at: usize,
+    source: &mut impl Read,
+) -> io::Result<usize> {
+    let head = Item::new(&slabs.words()[chunk.word()..]);
+    assert_eq!(head.standing(), Standing::RESERVED, "only reserved chunks are filled");
+    let mut before = at;
+    let mut rooms = Vec::with_capacity(READ_SEGMENTS);
+    for s in Chain::of(slabs, chunk) {
+        if before >= s.len {
+            before -= s.len;
+            continue;
+        }
+        // SAFETY: I2: a reserved chunk, and every body of its chain, has one owner, the caller;
+        // readers that still hold an old reference to it throw away what they read.
+        let room = unsafe { bytes::slice_mut(s.words, s.offset + before, s.len - before) };
+        rooms.push(IoSliceMut::new(room));
+        before = 0;
+        if rooms.len() == READ_SEGMENTS {
+            break;
+        }
+    }
+    source.read_vectored(&mut rooms)
+}
+
+/// Walks a value's segments in order.
+pub struct Chain<'a, P> {
+    slabs: &'a Slabs<P>,
+    first: Option<Segment<'a>>,
+    /// Next body, as u32.
+    next: u32,
+    left: usize,
+}
+
+impl<'a, P> Chain<'a, P> {
+    /// The value of the item at `chunk`, which must not change meanwhile.
+    pub fn of(slabs: &'a Slabs<P>, chunk: ChunkRef) -> Chain<'a, P> {
+        let item = Item::new(&slabs.words()[chunk.word()..]);
+        let shape = item.shape();
+        let len = item.value_len(shape) as usize;
+        let offset = Item::value_offset(shape);
+        let room = slabs.geometry().chunk_size(slabs.class_of(chunk)) as usize - offset;
+        let first = Segment { words: item.words, offset, len: len.min(room) };
+        let next = if shape.chained() { item.next(shape) } else { 0 };
+        Chain { slabs, left: len - first.len, first: Some(first), next }
+    }
+}
+
+impl<'a, P> Iterator for Chain<'a, P> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let chunk = ChunkRef::from_u32(self.next)?;
+        let words = &self.slabs.words()[chunk.word()..];
+        let size = self.slabs.geometry().chunk_size(self.slabs.class_of(chunk)) as usize;
+        let len = (size - BODY_HEADER).min(self.left);
+        self.next = words[1].load(Relaxed);
+        self.left -= len;
+        Some(Segment { words, offset: BODY_HEADER, len })
+    }
+}
+
+/// Makes a reserved chunk a body of `head`'s chain, followed by `next` (0: the last).
+pub fn make_body<P>(slabs: &Slabs<P>, chunk: ChunkRef, head: u32, next: u32) {
+    let words = &slabs.words()[chunk.word()..];
+    words[0].store(Standing::BODY.0, Relaxed);
+    words[1].store(next, Relaxed);
+    words[2].store(head, Relaxed);
+}
+
+/// The head of a body's chain, as u32.
+pub fn body_head<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> u32 {
+    slabs.words()[chunk.word() + 2].load(Relaxed)
+}
+
+/// All chunks of the item at `chunk`: itself, then its bodies.
+pub fn chunks_of<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> impl Iterator<Item = ChunkRef> + '_ {
+    let item = Item::new(&slabs.words()[chunk.word()..]);
+    let shape = item.shape();
+    let first = if shape.chained() { ChunkRef::from_u32(item.next(shape)) } else { None };
+    let bodies = std::iter::successors(first, |body| {
+        ChunkRef::from_u32(slabs.words()[body.word() + 1].load(Relaxed))
+    });
+    std::iter::once(chunk).chain(bodies)
+}

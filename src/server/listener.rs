@@ -1,0 +1,151 @@
+//! Listening sockets: where -l, -p and -s say, and the file that tells their ports.
+
+use crate::config::{Listen, Settings};
+use log::{info, warn};
+use nix::sys::stat::{Mode, umask};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::env;
+use std::fs;
+use std::io::{Error, Result};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// memcached's variable: the file to write the bound ports to.
+const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
+
+/// All listening sockets. Dropped, they take the unix socket's file with them.
+#[derive(Default)]
+pub(super) struct Listeners {
+    sockets: Vec<Socket>,
+    unix: Option<PathBuf>,
+}
+
+impl Listeners {
+    /// Binds every TCP address that the settings name. An error names the address and the reason.
+    pub(super) fn bind_tcp(settings: &Settings) -> std::result::Result<Listeners, String> {
+        let mut listeners = Listeners::default();
+        for listen in &settings.listen {
+            listeners.bind_one(listen, backlog(settings))?;
+        }
+        Ok(listeners)
+    }
+
+    /// Binds the unix socket, if there is to be one, with the mode that -a says.
+    pub(super) fn bind_unix(&mut self, settings: &Settings) -> std::result::Result<(), String> {
+        let Some(path) = &settings.unix_socket else { return Ok(()) };
+        let socket = unix_socket(path, settings.unix_mask, backlog(settings))
+            .map_err(|e| format!("failed to listen on UNIX socket {}: {e}", path.display()))?;
+        self.sockets.push(socket);
+        self.unix = Some(path.clone());
+        Ok(())
+    }
+
+    /// Tells the ports to whoever set `MEMCACHED_PORT_FILENAME`: written aside, then renamed, so
+    /// that the file is whole as soon as it is there.
+    pub(super) fn write_port_file(&self) -> std::result::Result<(), String> {
+        let Some(path) = env::var_os(PORT_FILE_VARIABLE).map(PathBuf::from) else {
+            return Ok(());
+        };
+        let mut aside = path.clone().into_os_string();
+        aside.push(".lck");
+        fs::write(&aside, self.port_lines())
+            .and_then(|()| fs::rename(&aside, &path))
+            .map_err(|e| format!("failed to write ports to {}: {e}", path.display()))
+    }
+
+    pub(super) fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// One host name may stand for several addresses, and no address for those of each family. As
+    /// with memcached one of them is enough: a machine may lack a family that its resolver knows.
+    fn bind_one(&mut self, listen: &Listen, backlog: i32) -> std::result::Result<(), String> {
+        let failed = |e: Error| match listen.host.as_str() {
+            "" => format!("failed to listen on TCP port {}: {e}", listen.port),
+            host => format!("failed to listen on TCP address {host} port {}: {e}", listen.port),
+        };
+        let mut last = None;
+        let before = self.sockets.len();
+        for address in addresses(listen).map_err(failed)? {
+            match tcp_socket(address, backlog) {
+                Ok(socket) => self.sockets.push(socket),
+                Err(e) => {
+                    info!("failed to listen on {address}: {e}");
+                    last = Some(e);
+                }
+            }
+        }
+        match last {
+            Some(e) if self.sockets.len() == before => Err(failed(e)),
+            None if self.sockets.len() == before => Err(failed(Error::other("no such address"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn port_lines(&self) -> String {
+        let addresses = self.sockets.iter().filter_map(|s| s.local_addr().ok()?.as_socket());
+        addresses
+            .map(|address| match address {
+                SocketAddr::V4(a) => format!("TCP INET: {}\n", a.port()),
+                SocketAddr::V6(a) => format!("TCP INET6: {}\n", a.port()),
+            })
+            .collect()
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unix
+            && let Err(e) = fs::remove_file(path)
+        {
+            warn!("cannot remove {}: {e}", path.display());
+        }
+    }
+}
+
+fn backlog(settings: &Settings) -> i32 {
+    i32::try_from(settings.backlog).unwrap_or(i32::MAX)
+}
+
+fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>> {
+    if listen.host.is_empty() {
+        let (all4, all6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+        return Ok(vec![(all4, listen.port).into(), (all6, listen.port).into()]);
+    }
+    Ok((listen.host.as_str(), listen.port).to_socket_addrs()?.collect())
+}
+
+/// Accepted sockets inherit nodelay and keepalive, and need no calls of their own for them.
+fn tcp_socket(address: SocketAddr, backlog: i32) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    listening(socket, backlog)
+}
+
+/// A socket that a previous server left behind is removed; any other file is not.
+fn unix_socket(path: &Path, mode: u32, backlog: i32) -> Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let address = SockAddr::unix(path)?;
+    // No other thread makes files yet.
+    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
+    let bound = socket.bind(&address);
+    umask(before);
+    bound?;
+    listening(socket, backlog)
+}
+
+fn listening(socket: Socket, backlog: i32) -> Result<Socket> {
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}

@@ -1,0 +1,256 @@
+//! One thread that serves its share of the connections.
+//!
+//! Sockets are registered once, edge-triggered for both directions, and never again: there is no
+//! call to the poller on the way of a request. A connection that stops with work left (-R, unread
+//! input, a value larger than one turn) is put on the worker's own list, [`Shift::again`], for
+//! which no event will come: while that list is not empty the worker polls without waiting.
+
+use super::Shared;
+use crate::clock::Seconds;
+use crate::connection::{Connection, Next, Ready, Workspace};
+use log::{error, warn};
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use parking_lot::Mutex;
+use socket2::Socket;
+use std::io::{ErrorKind, Result};
+use std::mem::{replace, take};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Events taken from the system at once.
+const EVENTS_MAX: usize = 256;
+/// The waker's; connections have those of their slots.
+const WAKE: Token = Token(usize::MAX);
+/// With -o idle_timeout, idle connections are looked for so often.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long clients may take to read their last answers when the server stops.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A running worker.
+pub(super) struct Worker {
+    mailbox: Arc<Mailbox>,
+    thread: JoinHandle<()>,
+}
+
+/// What other threads tell a worker.
+pub(super) struct Mailbox {
+    arrivals: Mutex<Vec<Socket>>,
+    stop: AtomicBool,
+    waker: Waker,
+}
+
+/// The worker's own side.
+struct Shift {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    poll: Poll,
+    workspace: Workspace,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// Connections that have work left, and an empty list to swap it with.
+    again: Vec<usize>,
+    spare: Vec<usize>,
+    last_sweep: Seconds,
+}
+
+#[derive(Default)]
+struct Slot {
+    connection: Option<Connection>,
+    /// On the list of those that have work left.
+    queued: bool,
+}
+
+impl Worker {
+    pub(super) fn start(id: u32, shared: Arc<Shared>) -> Result<Worker> {
+        let poll = Poll::new()?;
+        let mailbox = Arc::new(Mailbox {
+            arrivals: Mutex::default(),
+            stop: AtomicBool::new(false),
+            waker: Waker::new(poll.registry(), WAKE)?,
+        });
+        let workspace = Workspace::new(shared.store.clone());
+        let mut shift = Shift {
+            shared,
+            mailbox: mailbox.clone(),
+            poll,
+            workspace,
+            slots: Vec::new(),
+            free: Vec::new(),
+            again: Vec::new(),
+            spare: Vec::new(),
+            last_sweep: 0,
+        };
+        let thread = Builder::new().name(format!("worker {id}")).spawn(move || shift.work())?;
+        Ok(Worker { mailbox, thread })
+    }
+
+    pub(super) fn mailbox(&self) -> Arc<Mailbox> {
+        self.mailbox.clone()
+    }
+
+    /// Tells the worker to answer what has come, and to end.
+    pub(super) fn stop(&self) {
+        self.mailbox.stop.store(true, Release);
+        self.mailbox.wake();
+    }
+
+    pub(super) fn join(self) {
+        if self.thread.join().is_err() {
+            error!("a worker died");
+        }
+    }
+}
+
+impl Mailbox {
+    /// Hands over a new connection.
+    pub(super) fn deliver(&self, socket: Socket) {
+        self.arrivals.lock().push(socket);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Err(e) = self.waker.wake() {
+            error!("cannot wake a worker: {e}");
+        }
+    }
+}
+
+impl Shift {
+    fn work(&mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let idle_timeout = self.shared.store.settings().idle_timeout;
+        let patience = (idle_timeout > 0).then_some(SWEEP);
+        while !self.mailbox.stop.load(Acquire) {
+            self.round(&mut events, patience);
+            if idle_timeout > 0 {
+                self.sweep(idle_timeout);
+            }
+        }
+        self.drain(&mut events);
+    }
+
+    /// Waits for events, no longer than `patience`, and gives every connection that is ready, and
+    /// every one with work left, one turn.
+    fn round(&mut self, events: &mut Events, patience: Option<Duration>) {
+        let timeout = if self.again.is_empty() { patience } else { Some(Duration::ZERO) };
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => return,
+            Err(e) => panic!("a worker cannot poll: {e}"),
+        }
+        self.shared.store.clock().refresh();
+        let mut queue = replace(&mut self.again, take(&mut self.spare));
+        let mut woken = false;
+        let mut ready = events.iter().peekable();
+        while let Some(event) = ready.next() {
+            if event.token() == WAKE {
+                woken = true;
+                continue;
+            }
+            let alone = queue.is_empty() && self.again.is_empty() && ready.peek().is_none();
+            self.drive(event.token().0, readiness(event), alone);
+        }
+        for (left, &index) in (0..queue.len()).rev().zip(&queue) {
+            self.slots[index].queued = false;
+            self.drive(index, Ready::default(), left == 0 && self.again.is_empty());
+        }
+        queue.clear();
+        self.spare = queue;
+        if woken {
+            self.admit();
+        }
+    }
+
+    /// One turn of one connection. Events of connections that are gone find nobody.
+    fn drive(&mut self, index: usize, ready: Ready, alone: bool) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(connection) = &mut slot.connection else { return };
+        match connection.drive(&mut self.workspace, ready, alone) {
+            Next::Wait => {}
+            Next::Again if slot.queued => {}
+            Next::Again => {
+                slot.queued = true;
+                self.again.push(index);
+            }
+            Next::Close => self.close(index),
+        }
+    }
+
+    /// Takes in the connections that were handed over.
+    fn admit(&mut self) {
+        let arrivals = take(&mut *self.mailbox.arrivals.lock());
+        for socket in arrivals {
+            let index = self.free.pop().unwrap_or(self.slots.len());
+            if index == self.slots.len() {
+                self.slots.push(Slot::default());
+                self.shared.store.stats().server.connection_structures.fetch_add(1, Relaxed);
+            }
+            let file = socket.as_raw_fd();
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let added = self.poll.registry().register(&mut SourceFd(&file), Token(index), interest);
+            self.slots[index].connection = Some(Connection::new(socket, &self.workspace));
+            if let Err(e) = added {
+                warn!("cannot serve a connection: {e}");
+                self.close(index);
+            }
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        let Some(connection) = self.slots[index].connection.take() else { return };
+        let stats = self.shared.store.stats();
+        connection.close(stats);
+        stats.server.curr_connections.fetch_sub(1, Relaxed);
+        self.shared.clients.fetch_sub(1, Relaxed);
+        self.free.push(index);
+    }
+
+    /// Once a second, closes the connections that asked nothing for longer than `idle_timeout`.
+    fn sweep(&mut self, idle_timeout: u32) {
+        let now = self.shared.store.clock().now();
+        if now == self.last_sweep {
+            return;
+        }
+        self.last_sweep = now;
+        for index in 0..self.slots.len() {
+            let Some(connection) = &self.slots[index].connection else { continue };
+            let quiet = now.saturating_sub(connection.last_command());
+            if connection.idle() && quiet > idle_timeout {
+                self.workspace.local().counters.thread.idle_kicks.bump();
+                self.close(index);
+            }
+        }
+    }
+
+    /// The end: what clients have sent is answered, and they get a while to take the answers.
+    fn drain(&mut self, events: &mut Events) {
+        self.admit();
+        let until = Instant::now() + DRAIN;
+        let sent = Ready { readable: true, closed: false };
+        for index in 0..self.slots.len() {
+            self.drive(index, sent, false);
+        }
+        while self.is_busy() && Instant::now() < until {
+            self.round(events, Some(until.saturating_duration_since(Instant::now())));
+        }
+        for index in 0..self.slots.len() {
+            self.close(index);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        let mut connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        !self.again.is_empty() || connections.any(Connection::has_unsent)
+    }
+}
+
+fn readiness(event: &Event) -> Ready {
+    let closed = event.is_read_closed() || event.is_write_closed() || event.is_error();
+    Ready { readable: event.is_readable(), closed }
+}

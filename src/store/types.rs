@@ -1,0 +1,145 @@
+//! What callers of the store name: keys, outcomes, figures.
+
+use crate::clock::Seconds;
+use crate::command::Error;
+use crate::stats::Counters;
+use slab::Words;
+use std::cell::Cell;
+use std::sync::Arc;
+
+/// A key of 1 to 250 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key<'a>(&'a [u8]);
+
+impl<'a> Key<'a> {
+    /// memcached's limit, in bytes.
+    pub const MAX: usize = 250;
+
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Option<Key<'a>> {
+        (1..=Key::MAX).contains(&bytes.len()).then_some(Key(bytes))
+    }
+
+    #[inline]
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// A key's seeded hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash(pub u64);
+
+/// What one thread needs to use the store: its own counters, and scratch space.
+pub struct Local {
+    pub counters: Arc<Counters>,
+    /// Items per size in steps of [`SIZE_STEP`], as wrapping changes made by this thread.
+    pub(super) sizes: Arc<Words>,
+    pub(super) scratch: Cell<Vec<u8>>,
+}
+
+/// Bytes; memcached's step of `stats sizes`.
+pub(super) const SIZE_STEP: u32 = 32;
+
+/// What `me` and dumps show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Seconds left to live; `None`: for ever.
+    pub ttl: Option<u32>,
+    pub idle: u32,
+    pub cas: u64,
+    pub fetched: bool,
+    pub class: u32,
+    /// Bytes of the item as `stats` counts them.
+    pub size: u32,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// CAS unique where asked for, final length of the value.
+    Stored {
+        cas: Option<u64>,
+        len: u32,
+    },
+    NotStored,
+    Exists,
+    NotFound,
+    /// The index had no room, and nothing may be evicted.
+    NoMemory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArithOutcome {
+    /// `ttl`: seconds left, `None` for ever; `ttl_before`: before a `touch`.
+    Number {
+        value: u64,
+        cas: Option<u64>,
+        ttl: Option<u32>,
+        ttl_before: Option<u32>,
+    },
+    NotFound,
+    Exists,
+    NonNumeric,
+    NoMemory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    Deleted,
+    NotFound,
+    Exists,
+    NoMemory,
+}
+
+/// Why no room could be had for a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    TooLarge,
+    NoMemory,
+}
+
+impl From<Refusal> for Error {
+    fn from(r: Refusal) -> Error {
+        match r {
+            Refusal::TooLarge => Error::Server("object too large for cache"),
+            Refusal::NoMemory => Error::Server("out of memory storing object"),
+        }
+    }
+}
+
+/// What `stats slabs` and `stats items` show of a class beside its counters.
+#[derive(Clone, Debug, Default)]
+pub struct ClassInfo {
+    pub id: u32,
+    pub chunk_size: u32,
+    pub chunks_per_page: u32,
+    pub pages: u64,
+    pub total_chunks: u64,
+    pub free_chunks: u64,
+    pub items: u64,
+    /// Bytes that the items asked for.
+    pub bytes: u64,
+    pub number_hot: u64,
+    pub number_warm: u64,
+    pub number_cold: u64,
+    pub number_temp: u64,
+    /// Seconds.
+    pub age_hot: u32,
+    pub age_warm: u32,
+    pub age: u32,
+    pub evicted_time: u32,
+}
+
+/// Gauges of the whole store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreInfo {
+    pub hash_power_level: u32,
+    pub hash_bytes: u64,
+    pub hash_is_expanding: bool,
+    pub free_pages: u64,
+    pub total_malloced: u64,
+    pub limit_maxbytes: u64,
+    /// What `flush_all` last set: older items are dead. 0 before the first.
+    pub oldest_live: Seconds,
+}
