@@ -72,13 +72,18 @@ struct Pair {
     clients: [Client; 2],
     /// The CAS uniques last seen for a key.
     uniques: HashMap<String, [u64; 2]>,
+    /// Every line sent to ours, for the story behind a difference.
+    sent: Vec<u8>,
 }
+
+/// Of the requests before a difference, how many to tell.
+const STORY_LINES: usize = 20;
 
 impl Pair {
     fn start(real: &std::path::Path) -> Pair {
         let servers = [Server::start(&QUIET), Server::start_binary(real, &QUIET)];
         let clients = connect(&servers);
-        Pair { servers, clients, uniques: HashMap::new() }
+        Pair { servers, clients, uniques: HashMap::new(), sent: Vec::new() }
     }
 
     fn compare(&mut self, batch: &[Request], random: &mut Random) -> Result<(), String> {
@@ -86,6 +91,9 @@ impl Pair {
         let closes = batch.last().is_some_and(|request| request.closes);
         for side in 0..2 {
             let mut bytes = self.render(batch, side);
+            if side == 0 {
+                self.sent.extend_from_slice(&bytes);
+            }
             bytes.extend_from_slice(SENTINEL);
             send_in_pieces(&mut self.clients[side], &bytes, random);
             let (reply, closed) = read_to_sentinel(&mut self.clients[side]);
@@ -102,8 +110,20 @@ impl Pair {
         self.compare_replies(&replies, key).map_err(|why| {
             let request = printable(&self.render(batch, 0));
             let [ours, theirs] = replies.each_ref().map(|reply| printable(reply));
-            format!("{why}\n  asked  {request}\n  ours   {ours}\n  theirs {theirs}")
+            let story = self.story(&[key, &why].join(" "));
+            format!("{why}\n  asked  {request}\n  ours   {ours}\n  theirs {theirs}\n{story}")
         })
+    }
+
+    /// The last lines that named a key of `difference`.
+    fn story(&self, difference: &str) -> String {
+        let words = difference.split(|c: char| !c.is_ascii_alphanumeric());
+        let keys: Vec<&[u8]> = words.filter(|w| w.starts_with("key")).map(str::as_bytes).collect();
+        let names_one =
+            |line: &&[u8]| line.split(u8::is_ascii_whitespace).any(|word| keys.contains(&word));
+        let lines: Vec<&[u8]> = self.sent.split(|byte| *byte == b'\n').filter(names_one).collect();
+        let last = &lines[lines.len().saturating_sub(STORY_LINES)..];
+        last.iter().map(|line| format!("  before {}\n", printable(line))).collect()
     }
 
     /// The bytes of a batch as one of the servers must see them.

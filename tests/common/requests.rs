@@ -139,16 +139,18 @@ impl Generator {
     fn arithmetic(&mut self) -> Request {
         let verb = *self.random.pick(&["incr", "decr"]);
         let delta = if self.random.once_in(4) { self.random.next() } else { 7 };
-        let line = format!("{verb} {} {delta}{}\r\n", self.key(), self.noreply());
-        Request { arithmetic: true, ..Request::text(line) }
+        let key = self.key();
+        let line = format!("{verb} {key} {delta}{}\r\n", self.noreply());
+        Request { arithmetic: true, key, ..Request::text(line) }
     }
 
     fn delete_or_touch(&mut self) -> Request {
         let (key, exptime, noreply) = (self.key(), self.exptime(), self.noreply());
-        if self.random.once_in(2) {
-            return Request::text(format!("delete {key}{noreply}\r\n"));
-        }
-        Request::text(format!("touch {key} {exptime}{noreply}\r\n"))
+        let line = match self.random.below(2) {
+            0 => format!("delete {key}{noreply}\r\n"),
+            _ => format!("touch {key} {exptime}{noreply}\r\n"),
+        };
+        Request { key, ..Request::text(line) }
     }
 
     /// A key for a meta command and the `b` that says it is base64.
@@ -183,6 +185,13 @@ impl Generator {
         flags.extend(["N0", "N100000"].into_iter().filter(|_| b.is_empty()));
         keep_one_of(&mut flags, 'T', &mut self.random);
         keep_one_of(&mut flags, 'N', &mut self.random);
+        // memcached does flags one by one: t before N tells no time, and of T and N the last sets
+        // it. A time in the past it tells as one of 136 years ahead.
+        if flags.iter().any(|flag| flag.starts_with('N')) {
+            flags.retain(|flag| !flag.starts_with(['t', 'T']));
+        } else if flags.contains(&"T-1") {
+            flags.retain(|flag| *flag != "t");
+        }
         let mut request = Request { key: key.clone(), ..Request::default() };
         request.push(format!("mg {key}{b}{}", self.some_flags(&flags)));
         if self.full && self.random.once_in(5) {
@@ -335,6 +344,11 @@ impl Generator {
         }
     }
 
+    fn inspection(&mut self) -> Request {
+        let key = self.key();
+        Request { key: key.clone(), ..Request::text(format!("me {key}\r\n")) }
+    }
+
     fn rare(&mut self) -> Request {
         match self.random.below(60) {
             0 if self.full => Request::text("flush_all\r\n"),
@@ -345,7 +359,7 @@ impl Generator {
             5 => Request { closes: true, ..Request::text("GET / HTTP/1.1\r\n") },
             6 => Request::text(format!("get {}\r\n", "a_key_that_is_not_there ".repeat(200))),
             7 => Request::text(format!("gets {}\r\n", "key1 key2 chosen3 ".repeat(150))),
-            8..20 if self.full => Request::text(format!("me {}\r\n", self.key())),
+            8..20 if self.full => self.inspection(),
             _ => Request::text("mn\r\n"),
         }
     }
