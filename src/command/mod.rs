@@ -63,6 +63,8 @@ pub struct Fetch<'a> {
     pub cas: bool,
     /// New exptime: `gat`, `T`.
     pub touch: Option<Exptime>,
+    /// `touch` comes before `recache` in the request, which then looks at the new exptime.
+    pub touch_first: bool,
     /// On a miss create an empty item with this exptime and win: `N`.
     pub vivify: Option<Exptime>,
     /// Win when less than this is left to live: `R`.

@@ -195,7 +195,13 @@ impl<'a> Item<'a> {
         true
     }
 
-    /// As [`Item::put_deadline`], for client flags of an item that is not linked yet.
+    /// Stores the deadline of an item that was planned with one, before any later field.
+    pub fn put_deadline_field(self, shape: Shape, deadline: u32) {
+        self.words[exptime_word(shape)].store(deadline, Relaxed);
+        self.set_bits(Shape::EXPTIME);
+    }
+
+    /// As [`Item::put_deadline_field`], for client flags of an item that is not linked yet.
     pub fn put_client_flags(self, shape: Shape, flags: u32) {
         self.words[flags_word(shape)].store(flags, Relaxed);
         self.set_bits(Shape::FLAGS);

@@ -7,6 +7,9 @@ use super::{number, text_encode};
 use crate::command::Reply;
 use crate::store::{Hit, Inspection, Key};
 
+/// Room for a status line without returned flags.
+const STATUS_MAX: usize = 32;
+
 /// What the returned flags tell of an item.
 #[derive(Clone, Copy, Default)]
 struct Facts {
@@ -34,7 +37,7 @@ pub(super) fn hit(out: &mut Outbox, echo: &Echo<'_>, key: Key<'_>, hit: &Hit<'_>
     let known = echo.unless_cas.is_some_and(|unique| unique != 0 && unique == hit.cas());
     let value = echo.value && !known;
     let bytes = out.bytes();
-    bytes.reserve(64 + key.bytes().len());
+    bytes.reserve(STATUS_MAX);
     status(bytes, value.then_some(len));
     if !echo.flags.is_empty() {
         let facts = Facts {
@@ -206,4 +209,42 @@ fn inspected(out: &mut Vec<u8>, echo: &Echo<'_>, key: Key<'_>, item: &Inspection
     numeric(out, b" cls=", item.class);
     numeric(out, b" size=", item.size);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("answers to plain keys are text")
+    }
+
+    #[test]
+    fn item_flags_come_in_the_order_asked() {
+        let key = Key::new(b"foo").expect("it fits");
+        let facts = Facts { len: 12, client_flags: 5, cas: 16, idle: 3, ..Facts::default() };
+        let flags =
+            |asked: &str, facts| written(|out| item_flags(out, asked.as_bytes(), key, facts));
+        assert_eq!(flags("s v f t h l c k Oopq q", facts), " s12 f5 t-1 h0 l3 c16 kfoo Oopq");
+        let facts = Facts { ttl: Some(30), fetched: true, binary_key: true, ..facts };
+        assert_eq!(flags("k  O1 h t T5", facts), " kZm9v b O1 h1 t30");
+    }
+
+    #[test]
+    fn marks_follow_unasked() {
+        let line = |win_sent, stale, won| written(|out| marks(out, Marks { win_sent, stale, won }));
+        assert_eq!(line(false, false, false), "");
+        assert_eq!(line(false, true, true), " X W");
+        assert_eq!(line(true, true, false), " Z X");
+        assert_eq!(line(false, false, true), " W");
+    }
+
+    #[test]
+    fn a_value_is_announced_by_its_length() {
+        assert_eq!(written(|out| status(out, Some(4_294_967_295))), "VA 4294967295");
+        assert_eq!(written(|out| status(out, None)), "HD");
+        assert!("VA 4294967295 Z X W\r\n".len() <= STATUS_MAX);
+    }
 }

@@ -8,6 +8,9 @@ mod text;
 mod text_admin;
 mod text_encode;
 
+#[cfg(test)]
+mod tests;
+
 use crate::command::{Command, Error, Replies, Reply, SetMode};
 use crate::store::{Hit, Key};
 use bumpalo::Bump;

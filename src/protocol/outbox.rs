@@ -84,6 +84,9 @@ impl Outbox {
 
     /// Sends a pinned value after what is there so far.
     fn pin(&mut self, pin: Pin) {
+        if pin.len() == 0 {
+            return;
+        }
         self.pinned += pin.len();
         self.pins.push_back((self.bytes.len(), pin));
     }
@@ -198,4 +201,110 @@ fn skip_bytes<'a>(
         skip -= skipped.len();
         rest
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a few bytes at a time and blocks after each so many calls.
+    struct Trickle {
+        taken: Vec<u8>,
+        at_once: usize,
+        calls: usize,
+        blocks_every: usize,
+    }
+
+    impl Trickle {
+        fn new(at_once: usize, blocks_every: usize) -> Trickle {
+            Trickle { taken: Vec::new(), at_once, calls: 0, blocks_every }
+        }
+    }
+
+    impl Write for Trickle {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize> {
+            assert!(slices.len() <= SLICES_MAX);
+            assert!(slices.iter().all(|slice| !slice.is_empty()));
+            self.calls += 1;
+            if self.calls.is_multiple_of(self.blocks_every) {
+                return Err(Error::from(ErrorKind::WouldBlock));
+            }
+            let before = self.taken.len();
+            let bytes = slices.iter().flat_map(|slice| slice.iter());
+            self.taken.extend(bytes.take(self.at_once));
+            Ok(self.taken.len() - before)
+        }
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Writes until done; the outbox moves to a fresh one whenever it blocks.
+    fn drain(mut outbox: Outbox, sink: &mut Trickle) {
+        let mut left = outbox.len();
+        while outbox.write_to(sink).expect("the sink never fails") == Progress::Blocked {
+            assert!(!outbox.is_empty() && outbox.len() <= left);
+            left = outbox.len();
+            outbox = outbox.take_rest();
+            assert_eq!(outbox.len(), left);
+        }
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.len(), 0);
+    }
+
+    fn own(text: &str) -> Outbox {
+        let mut outbox = Outbox::default();
+        outbox.bytes().extend_from_slice(text.as_bytes());
+        outbox
+    }
+
+    #[test]
+    fn own_bytes_survive_any_partial_write() {
+        let text = "VALUE a 0 1\r\nx\r\nEND\r\n";
+        for at_once in 1..=text.len() + 1 {
+            for blocks_every in [2, 3, 1000] {
+                let mut sink = Trickle::new(at_once, blocks_every);
+                drain(own(text), &mut sink);
+                assert_eq!(sink.taken, text.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_that_takes_all_is_the_only_one() {
+        let (mut outbox, mut sink) = (own("END\r\n"), Trickle::new(100, 1000));
+        assert_eq!(outbox.write_to(&mut sink).expect("it writes"), Progress::Done);
+        assert_eq!(sink.calls, 1);
+        assert!(outbox.capacity() >= 5, "its memory stays for the next answer");
+        assert_eq!(outbox.write_to(&mut sink).expect("nothing to do"), Progress::Done);
+        assert_eq!(sink.calls, 1);
+    }
+
+    #[test]
+    fn rollback_forgets_what_came_after_the_mark() {
+        let mut outbox = own("kept");
+        let mark = outbox.mark();
+        outbox.bytes().extend_from_slice(b"gone");
+        outbox.rollback(mark);
+        assert_eq!((outbox.len(), &outbox.bytes()[..]), (4, &b"kept"[..]));
+    }
+
+    #[test]
+    fn the_rest_holds_no_more_memory_than_it_needs() {
+        let mut outbox = own(&"x".repeat(1000));
+        let mut sink = Trickle::new(990, 2);
+        assert_eq!(outbox.write_to(&mut sink).expect("it blocks"), Progress::Blocked);
+        let rest = outbox.take_rest();
+        assert_eq!((rest.len(), rest.capacity()), (10, 10));
+        assert!(outbox.is_empty() && outbox.capacity() >= 1000);
+    }
+
+    #[test]
+    fn a_sink_that_takes_nothing_is_an_error() {
+        let error = own("x").write_to(&mut Trickle::new(0, 1000)).expect_err("it takes nothing");
+        assert_eq!(error.kind(), ErrorKind::WriteZero);
+    }
 }

@@ -100,3 +100,24 @@ fn stats(out: &mut Vec<u8>, lines: &StatLines) {
     }
     out.extend_from_slice(END);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_lines_carry_a_unique_only_where_asked() {
+        let key = Key::new(b"some key").expect("it fits");
+        for (flags, len, cas, bytes) in [
+            (0, 0, None, "VALUE some key 0 0\r\n"),
+            (7, 12, None, "VALUE some key 7 12\r\n"),
+            (u32::MAX, u32::MAX, Some(0), "VALUE some key 4294967295 4294967295 0\r\n"),
+            (0, 1, Some(u64::MAX), "VALUE some key 0 1 18446744073709551615\r\n"),
+        ] {
+            let mut out = Vec::new();
+            value_line(&mut out, key, flags, len, cas);
+            assert_eq!(out, bytes.as_bytes());
+        }
+        assert!(" 4294967295 4294967295 18446744073709551615\r\n".len() + 6 <= VALUE_LINE_MAX);
+    }
+}

@@ -332,7 +332,7 @@ impl Index {
     /// `validate`.
     pub fn visit_line(&self, line: u32, mut visit: impl FnMut(ChunkRef)) {
         let guard = self.lock_line(line, 0);
-        guard.for_each(|_, chunk| visit(chunk));
+        guard.for_each(|_, _, chunk| visit(chunk));
     }
 }
 
@@ -441,26 +441,27 @@ impl<'a> LineGuard<'a> {
         })
     }
 
-    /// All references, with their tags.
-    fn for_each(&self, mut visit: impl FnMut(u8, ChunkRef)) {
+    /// All references, with their places and tags.
+    fn for_each(&self, mut visit: impl FnMut(Slot<'a>, u8, ChunkRef)) {
         for segment in self.segments() {
             for slot in 0..segment.slots.len() {
                 let tag = segment.tag(slot);
-                if tag != 0 && tag != LINK
+                if tag != 0
+                    && tag != LINK
                     && let Some(chunk) = ChunkRef::from_u32(segment.reference(slot))
                 {
-                    visit(tag, chunk);
+                    visit(Slot { segment, slot }, tag, chunk);
                 }
             }
         }
     }
 
-    /// Any reference but `kept`: what the line can spare.
-    pub fn any_but(&self, kept: impl Fn(ChunkRef) -> bool) -> Option<ChunkRef> {
+    /// The first reference that need not be kept: what the line can spare.
+    pub fn any_but(&self, kept: impl Fn(ChunkRef) -> bool) -> Option<(Slot<'a>, ChunkRef)> {
         let mut found = None;
-        self.for_each(|_, chunk| {
+        self.for_each(|slot, _, chunk| {
             if found.is_none() && !kept(chunk) {
-                found = Some(chunk);
+                found = Some((slot, chunk));
             }
         });
         found
@@ -540,7 +541,7 @@ impl<'a> LineGuard<'a> {
     fn drain(&mut self) -> Vec<ChunkRef> {
         self.dirty = true;
         let mut chunks = Vec::with_capacity(LINE_SLOTS + NODE_SLOTS);
-        self.for_each(|_, chunk| chunks.push(chunk));
+        self.for_each(|_, _, chunk| chunks.push(chunk));
         let nodes: Vec<u32> = self.segments().filter_map(Segment::link).collect();
         for word in &self.words[1..] {
             word.store(0, Relaxed);

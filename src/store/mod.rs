@@ -1,303 +1,252 @@
 //! memcached's semantics over the slab engine.
+//!
+//! Invariants, walked by [`Store::validate`] (X1 to X3 stand in `index`, C1 to C3 in `slab`):
+//!
+//! - I1 pages in use and what is charged beside them stay within -m;
+//! - I2 each chunk is exactly one of free, reserved, linked, dying, and a reserved one has one owner;
+//! - I3 linked ⇔ in the index, under the line of its key's hash, and only once;
+//! - I4 who takes a chunk out of the index frees it, unless it is pinned: then the last pin does;
+//! - I5 key and value of a linked or pinned item do not change, but for incr and decr in place
+//!   under the line's lock, which pinned items (they are wide) are too long for;
+//! - I6 counts and bytes per class equal the sum of its items;
+//! - I7 automatic CAS uniques strictly increase;
+//! - I8 every loop, queue and buffer has a named limit.
+//!
+//! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
-use crate::clock::{Clock, Seconds};
-use crate::command::{Arith, Delete, Error, Fetch, Get, Set, Touch};
-use crate::config::Settings;
-use crate::stats::{Counters, Stats};
+mod change;
+mod draft;
+mod evict;
+mod fields;
+mod flush;
+mod index;
+mod pins;
+mod read;
+mod report;
+mod shard;
+mod types;
+mod upkeep;
+mod validate;
+mod write;
+
+pub use draft::Reservation;
+pub use pins::Pin;
+pub use read::Hit;
+pub use types::{
+    ArithOutcome, ClassInfo, DeleteOutcome, Inspection, Key, KeyHash, Local, Outcome, Refusal,
+    StoreInfo,
+};
+
+use crate::clock::{Clock, Exptime};
+use crate::config::{Layout, Settings};
+use crate::stats::{Prefixes, Stats};
+use evict::OVERHEAD_64THS;
+use flush::{Flush, Horizon};
+use index::Index;
+use parking_lot::Mutex;
+use rapidhash::v3::RapidSecrets;
+use shard::{Rules, Shard};
+use slab::{Geometry, Options, Slabs, Words};
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A key of 1 to 250 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key<'a>(&'a [u8]);
+/// Bytes of a page in the compact layout.
+const COMPACT_PAGE: u32 = 64 << 10;
+/// Bytes of a page where -m is so small that 64 KiB would be too coarse.
+const SMALL_PAGE: u32 = 32 << 10;
+/// Growth factor of the compact ladder, where -f does not say otherwise.
+const COMPACT_FACTOR: f64 = 1.12;
+/// Smallest chunk of the compact ladder, bytes.
+const COMPACT_SMALLEST: u32 = 24;
+/// Most bytes that one arena's references can reach.
+const ARENA_MAX: u64 = 16 << 30;
+/// Buckets of 8 bytes that memcached starts with: 2^16.
+const HASHPOWER_DEFAULT: u32 = 16;
+/// Bytes of memcached's hash table per bucket, by which `hash_power_level` is stated.
+const BUCKET_BYTES: u64 = 8;
 
-impl<'a> Key<'a> {
-    /// memcached's limit, in bytes.
-    pub const MAX: usize = 250;
-
-    pub fn new(bytes: &'a [u8]) -> Option<Key<'a>> {
-        (1..=Key::MAX).contains(&bytes.len()).then_some(Key(bytes))
-    }
-    pub fn bytes(self) -> &'a [u8] {
-        self.0
-    }
+pub struct Store {
+    clock: Arc<Clock>,
+    settings: Arc<Settings>,
+    stats: Stats,
+    shards: Box<[Shard]>,
+    flush: Flush,
+    /// The CAS unique last given out.
+    cas: AtomicU64,
+    shared: Shared,
+    /// Every thread's count of items per size.
+    sizes: Mutex<Vec<Arc<Words>>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyHash(pub u64);
-
-/// What one thread needs to use the store: its own counters.
-pub struct Local {
-    pub counters: Arc<Counters>,
-}
-
-/// An item found by a get, readable only while the visitor runs.
-#[derive(Debug)]
-pub struct Hit<'a> {
-    _todo: &'a (),
-}
-
-impl Hit<'_> {
-    pub fn value_len(&self) -> u32 {
-        todo!()
-    }
-    pub fn client_flags(&self) -> u32 {
-        todo!()
-    }
-    /// The CAS unique, 0 where the item has none.
-    pub fn cas(&self) -> u64 {
-        todo!()
-    }
-    /// Seconds left to live; `None`: for ever.
-    pub fn ttl(&self) -> Option<u32> {
-        todo!()
-    }
-    /// Seconds since the last access before this one.
-    pub fn idle(&self) -> u32 {
-        todo!()
-    }
-    /// True where the item was fetched before this command.
-    pub fn fetched(&self) -> bool {
-        todo!()
-    }
-    /// meta `X`
-    pub fn stale(&self) -> bool {
-        todo!()
-    }
-    /// meta `Z`: somebody else already won.
-    pub fn win_sent(&self) -> bool {
-        todo!()
-    }
-    /// meta `W`: this command won.
-    pub fn won(&self) -> bool {
-        todo!()
-    }
-    pub fn binary_key(&self) -> bool {
-        todo!()
-    }
-    /// Appends the value's bytes (without a line end).
-    pub fn copy_value(&self, _out: &mut Vec<u8>) {
-        todo!()
-    }
-    /// Large values are sent from their chunks: `Some` pins the item until the [`Pin`] is dropped.
-    /// `None` says: copy it.
-    pub fn pin(&self) -> Option<Pin> {
-        todo!()
-    }
-}
-
-/// Keeps an item's value as it is until dropped, whatever happens to its key.
-pub struct Pin {}
-
-impl Pin {
-    /// The value's bytes in order, chunk by chunk.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> + '_ {
-        std::iter::empty()
-    }
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-}
-
-/// What `me` and dumps show.
-#[derive(Clone, Debug)]
-pub struct Inspection {
-    /// Seconds left to live; `None`: for ever.
-    pub ttl: Option<u32>,
-    pub idle: u32,
-    pub cas: u64,
-    pub fetched: bool,
-    pub class: u32,
-    /// Bytes of the item as `stats` counts them.
-    pub size: u32,
-}
-
-/// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// CAS unique where asked for, final length of the value.
-    Stored { cas: Option<u64>, len: u32 },
-    NotStored,
-    Exists,
-    NotFound,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArithOutcome {
-    /// `ttl`: seconds left, `None` for ever.
-    Number { value: u64, cas: Option<u64>, ttl: Option<u32> },
-    NotFound,
-    Exists,
-    NonNumeric,
-    NoMemory,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeleteOutcome {
-    Deleted,
-    NotFound,
-    Exists,
-    NoMemory,
-}
-
-/// Why no room could be had for a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    TooLarge,
-    NoMemory,
-}
-
-/// Room for a value that is still on its way: not visible to anyone, freed when dropped.
-pub struct Reservation {}
-
-impl Reservation {
-    /// Bytes of the value still to come.
-    pub fn missing(&self) -> usize {
-        todo!()
-    }
-    /// Takes bytes that were already read; returns how many fitted.
-    pub fn fill(&mut self, _bytes: &[u8]) -> usize {
-        todo!()
-    }
-    /// Reads from `source` straight into the chunks, once.
-    pub fn fill_from(&mut self, _source: &mut impl std::io::Read) -> std::io::Result<usize> {
-        todo!()
-    }
-}
-
-pub struct Store {}
-
-/// What `stats slabs` and `stats items` show of a class beside its counters.
-#[derive(Clone, Debug, Default)]
-pub struct ClassInfo {
-    pub id: u32,
-    pub chunk_size: u32,
-    pub chunks_per_page: u32,
-    pub pages: u64,
-    pub total_chunks: u64,
-    pub free_chunks: u64,
-    pub items: u64,
-    /// Bytes that the items asked for.
-    pub bytes: u64,
-    pub number_hot: u64,
-    pub number_warm: u64,
-    pub number_cold: u64,
-    pub number_temp: u64,
-    /// Seconds.
-    pub age_hot: u32,
-    pub age_warm: u32,
-    pub age: u32,
-    pub evicted_time: u32,
-}
-
-/// Gauges of the whole store.
-#[derive(Clone, Debug, Default)]
-pub struct StoreInfo {
-    pub hash_power_level: u32,
-    pub hash_bytes: u64,
-    pub hash_is_expanding: bool,
-    pub free_pages: u64,
-    pub total_malloced: u64,
-    pub limit_maxbytes: u64,
-    /// What `flush_all` last set: older items are dead. 0 before the first.
-    pub oldest_live: Seconds,
+/// Settings that reads and writes ask for at every turn.
+struct Shared {
+    use_cas: bool,
+    /// Items with less to live go to TEMP.
+    temporary_ttl: Option<u32>,
 }
 
 impl Store {
-    pub fn new(_settings: Arc<Settings>, _clock: Arc<Clock>) -> Result<Arc<Store>, String> {
-        todo!()
+    /// A store by `settings`. Memory is reserved here and used as items come.
+    pub fn new(settings: Arc<Settings>, clock: Arc<Clock>) -> Result<Arc<Store>, String> {
+        let geometry = geometry(&settings)?;
+        let classes = geometry.classes().count() + 1;
+        let fds = settings.max_connections as usize + 1024;
+        let prefixes = Prefixes::new(settings.prefix_delimiter, settings.detail_enabled);
+        let count = settings.maxbytes.div_ceil(ARENA_MAX).max(1);
+        let secrets = RapidSecrets::seed(RandomState::new().build_hasher().finish());
+        let shards = (0..count)
+            .map(|_| make_shard(&settings, &geometry, settings.maxbytes / count, secrets))
+            .collect::<Result<_, _>>()?;
+        let shared = Shared {
+            use_cas: settings.use_cas,
+            temporary_ttl: settings.temp_lru.then_some(settings.temporary_ttl),
+        };
+        Ok(Arc::new(Store {
+            clock,
+            stats: Stats::new(classes, fds, prefixes),
+            shards,
+            flush: Flush::new(),
+            cas: AtomicU64::new(0),
+            shared,
+            sizes: Mutex::new(Vec::new()),
+            settings,
+        }))
     }
+
     /// A handle for one more thread.
     pub fn local(&self) -> Local {
-        todo!()
+        let steps = self.settings.item_size_max / types::SIZE_STEP + 8;
+        // Without memory for its histogram a thread counts all sizes as one.
+        let sizes = Words::reserve(steps as usize).or_else(|_| Words::reserve(1));
+        let sizes = Arc::new(sizes.expect("one page of address space"));
+        self.sizes.lock().push(sizes.clone());
+        Local { counters: self.stats.register(), sizes, scratch: Cell::new(Vec::new()) }
     }
+
     pub fn clock(&self) -> &Clock {
-        todo!()
+        &self.clock
     }
+
     pub fn settings(&self) -> &Settings {
-        todo!()
+        &self.settings
     }
+
     pub fn stats(&self) -> &Stats {
-        todo!()
+        &self.stats
     }
-    pub fn hash(&self, _key: Key<'_>) -> KeyHash {
-        todo!()
+
+    #[inline]
+    pub fn hash(&self, key: Key<'_>) -> KeyHash {
+        self.shards[0].hash(key)
     }
+
     /// Starts loading the index line; of use some tens of nanoseconds later.
-    pub fn prefetch_line(&self, _hash: KeyHash) {}
+    #[inline]
+    pub fn prefetch_line(&self, hash: KeyHash) {
+        self.shard_of(hash).index.prefetch(hash.0);
+    }
+
     /// Starts loading the item that a loaded index line points to.
-    pub fn prefetch_item(&self, _hash: KeyHash) {}
-
-    /// False: not found (counted).
-    pub fn get(&self, _l: &Local, _get: &Get<'_>, _h: KeyHash, _visit: impl FnMut(&Hit<'_>)) -> bool {
-        todo!()
-    }
-    pub fn fetch(
-        self: &Arc<Self>,
-        _l: &Local,
-        _fetch: &Fetch<'_>,
-        _h: KeyHash,
-        _visit: impl FnMut(&Hit<'_>),
-    ) -> bool {
-        todo!()
-    }
-    /// Room for a value that is not whole yet. A refusal is counted and, where the command says
-    /// so, deletes the old value.
-    pub fn reserve(self: &Arc<Self>, _l: &Local, _set: &Set<'_>) -> Result<Reservation, Refusal> {
-        todo!()
-    }
-    /// Links a filled reservation. `set` is the command it was reserved for.
-    pub fn commit(&self, _l: &Local, _r: Reservation, _set: &Set<'_>) -> Outcome {
-        todo!()
-    }
-    /// [`Store::reserve`], fill and [`Store::commit`] for a value that is already here.
-    pub fn set(&self, _l: &Local, _set: &Set<'_>, _h: KeyHash, _v: &[u8]) -> Result<Outcome, Refusal> {
-        todo!()
-    }
-    pub fn delete(&self, _l: &Local, _delete: &Delete<'_>, _h: KeyHash) -> DeleteOutcome {
-        todo!()
-    }
-    pub fn arith(&self, _l: &Local, _arith: &Arith<'_>, _h: KeyHash) -> ArithOutcome {
-        todo!()
-    }
-    pub fn touch(&self, _l: &Local, _touch: &Touch<'_>, _h: KeyHash) -> bool {
-        todo!()
-    }
-    pub fn inspect(&self, _key: Key<'_>, _h: KeyHash) -> Option<Inspection> {
-        todo!()
-    }
-    /// Everything stored before `at` dies then; `None`: now.
-    pub fn flush_all(&self, _l: &Local, _at: Option<Seconds>) {
-        todo!()
-    }
-    /// Calls `visit(key, value length, seconds left)` for at most `limit` items of a class; false
-    /// where there is no such class. `limit` 0: all.
-    pub fn cachedump(&self, _class: u32, _limit: u32, _visit: impl FnMut(&[u8], u32, Option<u32>)) -> bool {
-        todo!()
-    }
-    /// Items per size: (bytes rounded up to 32, count), ascending, no zero counts.
-    pub fn sizes(&self) -> Vec<(u32, u64)> {
-        todo!()
-    }
-    pub fn class_info(&self) -> Vec<ClassInfo> {
-        todo!()
-    }
-    pub fn info(&self) -> StoreInfo {
-        todo!()
-    }
-    /// Bounded background work (index growth); how long until the next is due.
-    pub fn tick(&self, _l: &Local) -> std::time::Duration {
-        todo!()
-    }
-    pub fn validate(&self) -> Result<(), String> {
-        todo!()
-    }
-}
-
-impl From<Refusal> for Error {
-    fn from(r: Refusal) -> Error {
-        match r {
-            Refusal::TooLarge => Error::Server("object too large for cache"),
-            Refusal::NoMemory => Error::Server("out of memory storing object"),
+    #[inline]
+    pub fn prefetch_item(&self, hash: KeyHash) {
+        let shard = self.shard_of(hash);
+        if let Some(chunk) = shard.index.guess(hash.0)
+            && chunk.word() < shard.slabs.words().len()
+        {
+            shard.item(chunk).prefetch();
         }
     }
+
+    /// Everything stored so far dies at `at`, or now.
+    pub fn flush_all(&self, l: &Local, at: Option<Exptime>) {
+        l.counters.thread.flush_cmds.bump();
+        let now = self.clock.now();
+        let at = at.map(|e| self.clock.deadline(e).0).filter(|at| *at > now);
+        self.flush.flush(now, at);
+    }
+
+    #[inline]
+    fn shard_no(&self, hash: KeyHash) -> usize {
+        // Bits that neither the line nor the tag is made of.
+        ((hash.0 >> 8 & 0xFFFF) as usize * self.shards.len()) >> 16
+    }
+
+    #[inline]
+    fn shard_at(&self, shard: usize) -> &Shard {
+        &self.shards[shard]
+    }
+
+    #[inline]
+    fn shard_of(&self, hash: KeyHash) -> &Shard {
+        &self.shards[self.shard_no(hash)]
+    }
+
+    #[inline]
+    fn horizon(&self) -> Horizon {
+        self.flush.horizon(self.clock.now())
+    }
+
+    fn next_cas(&self) -> u64 {
+        self.cas.fetch_add(1, Relaxed) + 1
+    }
 }
+
+/// The ladder that the settings ask for.
+fn geometry(s: &Settings) -> Result<Geometry, String> {
+    let chunk_max = s.slab_chunk_size_max;
+    let made = if s.layout == Layout::Memcached && s.slab_sizes.is_empty() {
+        Geometry::memcached(s.growth_factor, s.chunk_size, chunk_max)
+    } else if !s.slab_sizes.is_empty() {
+        Geometry::listed(&s.slab_sizes, chunk_max)
+    } else if s.memcached_ladder() {
+        Geometry::memcached(s.growth_factor, s.chunk_size, chunk_max)
+    } else {
+        let page = if s.maxbytes < 32 << 20 { SMALL_PAGE } else { COMPACT_PAGE };
+        let factor = if s.growth_factor_given { s.growth_factor } else { COMPACT_FACTOR };
+        let smallest = if s.chunk_size_given { s.chunk_size } else { COMPACT_SMALLEST };
+        Geometry::compact(page, factor, smallest)
+    };
+    made.map_err(|e| format!("slab classes: {e:?}"))
+}
+
+fn make_shard(
+    s: &Settings,
+    geometry: &Geometry,
+    limit: u64,
+    secrets: RapidSecrets,
+) -> Result<Shard, String> {
+    let as_memcached = s.layout == Layout::Memcached;
+    let page = u64::from(geometry.page_size());
+    let classes = geometry.classes().count() as u64;
+    let beyond = if as_memcached { classes } else { 0 };
+    let options = Options {
+        limit,
+        ceiling: (limit / page + beyond) as u32,
+        chunk_overhead_64ths: if as_memcached { 0 } else { OVERHEAD_64THS },
+        first_page_beyond_limit: as_memcached,
+        huge_pages: s.large_pages,
+    };
+    let failed = |e: std::io::Error| format!("failed to reserve {limit} bytes: {e}");
+    let slabs = Slabs::new(geometry.clone(), options).map_err(failed)?;
+    let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
+    // As many lines as hold the items that memcached would have put on that many buckets.
+    let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
+    let affordable = if as_memcached { u64::MAX } else { limit / 32 / index::bytes_of(1) };
+    let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
+    let index = Index::new(lines, upkeep::lines_ceiling(limit)).map_err(failed)?;
+    if !as_memcached && !slabs.charge(index::bytes_of(index.len())) {
+        return Err(format!("-m of {limit} bytes is too small for an index"));
+    }
+    let rules = Rules {
+        as_memcached,
+        evict: s.evict,
+        use_cas: s.use_cas,
+        item_size_max: s.item_size_max,
+        steal: !as_memcached,
+    };
+    let (pins, items) = (Default::default(), AtomicU64::new(0));
+    Ok(Shard { slabs, index, pins, secrets, rules, items })
+}
+

@@ -1,5 +1,6 @@
 //! What callers of the store name: keys, outcomes, figures.
 
+use crate::clock::Seconds;
 use crate::command::Error;
 use crate::stats::Counters;
 use slab::Words;
@@ -122,3 +123,15 @@ pub struct ClassInfo {
     pub evicted_time: u32,
 }
 
+/// Gauges of the whole store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreInfo {
+    pub hash_power_level: u32,
+    pub hash_bytes: u64,
+    pub hash_is_expanding: bool,
+    pub free_pages: u64,
+    pub total_malloced: u64,
+    pub limit_maxbytes: u64,
+    /// What `flush_all` last set: older items are dead. 0 before the first.
+    pub oldest_live: Seconds,
+}

@@ -1,0 +1,198 @@
+//! Items that are not linked yet: room for a value, whole, before its first byte is written.
+
+use super::Store;
+use super::flush::Horizon;
+use super::shard::Shard;
+use super::types::{Local, Refusal};
+use crate::item::{self, BODY_HEADER, Chain, Plan, Shape};
+use slab::ChunkRef;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+/// Fields of an item to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft<'a> {
+    pub key: &'a [u8],
+    pub plan: Plan,
+    /// 0: none.
+    pub deadline: u32,
+    pub client_flags: u32,
+    /// Further bits of the shape.
+    pub bits: u32,
+}
+
+impl Shard {
+    /// Reserves chunks for an item and writes all of it but the value and the CAS unique.
+    pub fn draft(
+        &self,
+        l: &Local,
+        draft: &Draft<'_>,
+        horizon: Horizon,
+    ) -> Result<ChunkRef, Refusal> {
+        if self.charged_size(&draft.plan) > self.rules.item_size_max as usize {
+            return Err(Refusal::TooLarge);
+        }
+        let chained = self.class_for(&draft.plan).is_none();
+        let class = self.class_for(&draft.plan).unwrap_or(self.slabs.geometry().largest());
+        let chunk = self.allocate(l, class, horizon).ok_or(Refusal::NoMemory)?;
+        let item = self.item(chunk);
+        let Plan { key_len, value_len, .. } = draft.plan;
+        let shape = if draft.plan.is_wide() {
+            Shape::wide(key_len, chained, draft.bits)
+        } else {
+            Shape::narrow(key_len, value_len, draft.bits)
+        };
+        if draft.plan.is_wide() {
+            item.put_wide(shape, value_len, 0);
+        }
+        if chained {
+            match self.bodies(l, chunk, &draft.plan, horizon) {
+                Some(first) => item.put_wide(shape, value_len, first),
+                None => {
+                    self.free(chunk);
+                    return Err(Refusal::NoMemory);
+                }
+            }
+        }
+        item.set_bits(shape.0);
+        item.put_key(draft.key);
+        if draft.plan.exptime {
+            item.put_deadline_field(item.shape(), draft.deadline);
+        }
+        if draft.plan.client_flags {
+            item.put_client_flags(item.shape(), draft.client_flags);
+        }
+        Ok(chunk)
+    }
+
+    /// Reserves and links the bodies of a value that does not fit its head; the first, as u32.
+    fn bodies(&self, l: &Local, head: ChunkRef, plan: &Plan, horizon: Horizon) -> Option<u32> {
+        let geometry = self.slabs.geometry();
+        let largest = geometry.chunk_size(geometry.largest()) as usize;
+        let mut left = plan.value_len as usize - (largest - plan.value_offset());
+        let mut bodies = Vec::with_capacity(left.div_ceil(largest - BODY_HEADER));
+        while left > 0 {
+            let class = geometry.class_for(left + BODY_HEADER).unwrap_or(geometry.largest());
+            let Some(body) = self.allocate(l, class, horizon) else {
+                self.free_bodies(&bodies);
+                return None;
+            };
+            // Marked at once, so that nobody takes it for an item.
+            item::make_body(&self.slabs, body, head.to_u32(), 0);
+            left -= left.min(geometry.chunk_size(class) as usize - BODY_HEADER);
+            bodies.push(body);
+        }
+        for pair in bodies.windows(2) {
+            item::make_body(&self.slabs, pair[0], head.to_u32(), pair[1].to_u32());
+        }
+        Some(bodies[0].to_u32())
+    }
+
+    /// Writes to a draft's value through `put`, from its start on.
+    pub fn writer(&self, chunk: ChunkRef) -> ValueWriter<'_> {
+        ValueWriter { shard: self, chunk, at: 0 }
+    }
+}
+
+/// Fills a draft's value run by run.
+pub(super) struct ValueWriter<'a> {
+    shard: &'a Shard,
+    chunk: ChunkRef,
+    at: usize,
+}
+
+impl ValueWriter<'_> {
+    pub fn put(&mut self, bytes: &[u8]) {
+        put_at(self.shard, self.chunk, self.at, bytes);
+        self.at += bytes.len();
+    }
+
+    /// Puts another item's value, which must not change meanwhile.
+    pub fn put_value_of(&mut self, l: &Local, chunk: ChunkRef) {
+        let mut run = l.scratch.take();
+        for segment in Chain::of(&self.shard.slabs, chunk) {
+            run.clear();
+            segment.copy(&mut run);
+            self.put(&run);
+        }
+        l.scratch.set(run);
+    }
+}
+
+/// Writes `bytes` at byte `at` of a draft's value.
+fn put_at(shard: &Shard, chunk: ChunkRef, at: usize, bytes: &[u8]) {
+    let item = shard.item(chunk);
+    let shape = item.shape();
+    if !shape.has(Shape::WIDE) {
+        debug_assert!(at + bytes.len() <= shape.narrow_len() as usize);
+        item.put_value(shape, at, bytes);
+        return;
+    }
+    let (mut at, mut bytes) = (at, bytes);
+    for segment in Chain::of(&shard.slabs, chunk) {
+        if at >= segment.len() {
+            at -= segment.len();
+            continue;
+        }
+        let (now, later) = bytes.split_at(bytes.len().min(segment.len() - at));
+        segment.store(at, now);
+        (at, bytes) = (0, later);
+        if bytes.is_empty() {
+            return;
+        }
+    }
+    debug_assert!(bytes.is_empty(), "a draft's value has room for all of it");
+}
+
+/// Room for a value that is still on its way: not visible to anyone, freed when dropped.
+pub struct Reservation {
+    store: Arc<Store>,
+    shard: usize,
+    chunk: Option<ChunkRef>,
+    len: usize,
+    filled: usize,
+}
+
+impl Reservation {
+    pub(super) fn new(store: &Arc<Store>, shard: usize, chunk: ChunkRef, len: u32) -> Reservation {
+        Reservation { store: store.clone(), shard, chunk: Some(chunk), len: len as usize, filled: 0 }
+    }
+
+    /// Bytes of the value still to come.
+    pub fn missing(&self) -> usize {
+        self.len - self.filled
+    }
+
+    /// Takes bytes that were already read; returns how many fitted.
+    pub fn fill(&mut self, bytes: &[u8]) -> usize {
+        let fits = &bytes[..bytes.len().min(self.missing())];
+        if let Some(chunk) = self.chunk {
+            put_at(self.store.shard_at(self.shard), chunk, self.filled, fits);
+        }
+        self.filled += fits.len();
+        fits.len()
+    }
+
+    /// Reads from `source` straight into the chunks, once. 0 is the end of `source`.
+    pub fn fill_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
+        let Some(chunk) = self.chunk else { return Ok(0) };
+        let slabs = &self.store.shard_at(self.shard).slabs;
+        let n = item::fill_from(slabs, chunk, self.filled, source)?;
+        self.filled += n;
+        Ok(n)
+    }
+
+    /// The filled draft, now the caller's to link or free.
+    pub(super) fn into_chunk(mut self) -> Option<ChunkRef> {
+        debug_assert_eq!(self.missing(), 0, "only whole values are committed");
+        self.chunk.take()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            self.store.shard_at(self.shard).free(chunk);
+        }
+    }
+}

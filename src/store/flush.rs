@@ -1,0 +1,150 @@
+//! `flush_all`, exact within a second.
+//!
+//! Items carry the second of their last access on a logical clock that usually is the real one. A
+//! flush declares everything up to the present second dead and moves the logical clock past it, so
+//! that what is stored next, even within the same real second, lives. A flush set for later
+//! waits, and is carried out by whoever first looks at the time after it came.
+
+use super::index::LineGuard;
+use crate::clock::Seconds;
+use crate::item::Standing;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use Ordering::{Acquire, Relaxed, Release};
+
+pub(super) struct Flush {
+    /// Items stamped at or before the low half are dead (0: none yet); the high half is the real
+    /// second for which a flush is planned (0: none). One word, so a get loads it once.
+    state: AtomicU64,
+    /// The logical clock is never behind this.
+    floor: AtomicU32,
+    lock: Mutex<()>,
+}
+
+/// What is dead, as of one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Horizon {
+    pub now: Seconds,
+    oldest_live: Seconds,
+}
+
+impl Horizon {
+    /// Nothing is dead.
+    pub fn none() -> Horizon {
+        Horizon { now: 0, oldest_live: 0 }
+    }
+
+    #[inline]
+    pub fn flushed(self, standing: Standing) -> bool {
+        self.oldest_live != 0 && standing.at_or_before(self.oldest_live)
+    }
+
+    #[inline]
+    pub fn expired(self, deadline: Seconds) -> bool {
+        deadline != 0 && deadline <= self.now
+    }
+}
+
+impl Flush {
+    pub fn new() -> Flush {
+        Flush { state: AtomicU64::new(0), floor: AtomicU32::new(0), lock: Mutex::new(()) }
+    }
+
+    /// What is dead at the real second `now`.
+    #[inline]
+    pub fn horizon(&self, now: Seconds) -> Horizon {
+        let state = self.state.load(Acquire);
+        let planned = (state >> 32) as u32;
+        if planned != 0 && planned <= now {
+            self.carry_out(now);
+            return Horizon { now, oldest_live: self.state.load(Acquire) as u32 };
+        }
+        Horizon { now, oldest_live: state as u32 }
+    }
+
+    /// The logical second, for an access. Load it before the item is found alive: then a flush
+    /// that comes between finds the item stamped no later than what it declares dead.
+    #[inline]
+    pub fn stamp(&self, now: Seconds) -> Seconds {
+        now.max(self.floor.load(Acquire))
+    }
+
+    /// The logical second for a newly linked item: taken under its line's lock.
+    pub fn commit_stamp(&self, now: Seconds, _held: &LineGuard<'_>) -> Seconds {
+        self.stamp(now)
+    }
+
+    /// Flushes now, or plans it for the real second `at`.
+    pub fn flush(&self, now: Seconds, at: Option<Seconds>) {
+        let _alone = self.lock.lock();
+        match at {
+            Some(at) if at > now => {
+                let low = self.state.load(Relaxed) & 0xFFFF_FFFF;
+                self.state.store(u64::from(at) << 32 | low, Release);
+            }
+            _ => self.declare_dead(self.stamp(now)),
+        }
+    }
+
+    /// What is dead, for `stats settings`.
+    pub fn oldest_live(&self) -> Seconds {
+        self.state.load(Acquire) as u32
+    }
+
+    fn carry_out(&self, now: Seconds) {
+        let _alone = self.lock.lock();
+        let planned = (self.state.load(Relaxed) >> 32) as u32;
+        if planned == 0 || planned > now {
+            return;
+        }
+        // Nothing was stamped `now` yet: every commit asks for the horizon first. Unless an earlier
+        // flush has moved the logical clock ahead.
+        let ahead = self.floor.load(Relaxed) > now;
+        self.declare_dead(if ahead { self.stamp(now) } else { now - 1 });
+    }
+
+    /// Everything stamped up to `stamp` is dead, and nothing planned any more.
+    fn declare_dead(&self, stamp: Seconds) {
+        self.state.store(u64::from(stamp), Release);
+        self.floor.fetch_max(stamp + 1, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dead(flush: &Flush, stamp: Seconds, now: Seconds) -> bool {
+        flush.horizon(now).flushed(Standing::linked(0, stamp))
+    }
+
+    #[test]
+    fn a_flush_splits_a_second() {
+        let flush = Flush::new();
+        let before = flush.stamp(5);
+        flush.flush(5, None);
+        let after = flush.stamp(5);
+        assert!(dead(&flush, before, 5) && !dead(&flush, after, 5));
+        flush.flush(5, None);
+        assert!(dead(&flush, after, 5) && !dead(&flush, flush.stamp(5), 5));
+        assert_eq!(flush.stamp(100), 100, "real time catches up");
+    }
+
+    #[test]
+    fn a_planned_flush_waits_and_spares_what_comes_after() {
+        let flush = Flush::new();
+        flush.flush(5, Some(8));
+        assert!(!dead(&flush, 5, 7));
+        assert!(dead(&flush, 5, 8) && dead(&flush, 7, 8));
+        assert!(!dead(&flush, flush.stamp(8), 8));
+    }
+
+    #[test]
+    fn a_later_flush_replaces_a_planned_one() {
+        let flush = Flush::new();
+        flush.flush(5, Some(8));
+        flush.flush(6, None);
+        assert!(!dead(&flush, flush.stamp(6), 9));
+    }
+}

@@ -1,0 +1,455 @@
+//! Reads: `get` without a lock where it can, `fetch` for those that also change something.
+
+use super::flush::Horizon;
+use super::index::LineGuard;
+use super::pins::Pin;
+use super::shard::{Found, Purpose, Shard};
+use super::types::{Inspection, Key, KeyHash, Local};
+use super::{Store, write};
+use crate::clock::Seconds;
+use crate::command::{Fetch, Get};
+use crate::item::{Chain, Item, Shape, Standing, State};
+use slab::{ChunkRef, ClassId};
+use std::sync::Arc;
+
+/// Lock-free looks before the line is locked after all.
+const READ_TRIES: usize = 4;
+
+/// An item found by a get, readable only while the visitor runs.
+pub struct Hit<'a> {
+    store: &'a Arc<Store>,
+    shard_no: usize,
+    chunk: ChunkRef,
+    item: Item<'a>,
+    shape: Shape,
+    /// As before this command.
+    standing: Standing,
+    now: Seconds,
+    unless_cas: Option<u64>,
+    locked: bool,
+    won: bool,
+    /// Deadline before this command.
+    deadline_before: Seconds,
+    /// No CAS unique could be stored; this one is handed out all the same.
+    loose_cas: Option<u64>,
+}
+
+impl Hit<'_> {
+    #[inline]
+    pub fn value_len(&self) -> u32 {
+        self.item.value_len(self.shape)
+    }
+
+    #[inline]
+    pub fn client_flags(&self) -> u32 {
+        self.item.client_flags(self.shape)
+    }
+
+    /// The CAS unique, 0 where the item has none.
+    #[inline]
+    pub fn cas(&self) -> u64 {
+        self.loose_cas.unwrap_or_else(|| self.item.cas(self.shape))
+    }
+
+    /// True where the command named the item's CAS unique, so that its value is not wanted.
+    pub fn unchanged(&self) -> bool {
+        self.shape.has(Shape::CAS) && self.unless_cas == Some(self.item.cas(self.shape))
+    }
+
+    /// Seconds left to live; `None`: for ever.
+    pub fn ttl(&self) -> Option<u32> {
+        seconds_left(self.item.deadline(self.shape), self.now)
+    }
+
+    /// As [`Hit::ttl`], before this command touched it.
+    pub fn ttl_before(&self) -> Option<u32> {
+        seconds_left(self.deadline_before, self.now)
+    }
+
+    /// Seconds since the last access before this one.
+    pub fn idle(&self) -> u32 {
+        self.standing.idle(self.now)
+    }
+
+    /// True where the item was fetched before this command.
+    pub fn fetched(&self) -> bool {
+        self.standing.fetched()
+    }
+
+    /// meta `X`
+    pub fn stale(&self) -> bool {
+        self.shape.has(Shape::STALE)
+    }
+
+    /// meta `Z`: somebody else already won.
+    pub fn win_sent(&self) -> bool {
+        self.shape.has(Shape::WIN)
+    }
+
+    /// meta `W`: this command won.
+    pub fn won(&self) -> bool {
+        self.won
+    }
+
+    pub fn binary_key(&self) -> bool {
+        self.shape.has(Shape::BINARY_KEY)
+    }
+
+    /// Appends the value's bytes (without a line end).
+    #[inline]
+    pub fn copy_value(&self, out: &mut Vec<u8>) {
+        if !self.shape.has(Shape::WIDE) {
+            return self.item.copy_narrow(self.shape, out);
+        }
+        for segment in Chain::of(&self.store.shard_at(self.shard_no).slabs, self.chunk) {
+            segment.copy(out);
+        }
+    }
+
+    /// Large values are sent from their chunks: `Some` pins the item until the [`Pin`] is dropped.
+    /// `None` says: copy it.
+    pub fn pin(&self) -> Option<Pin> {
+        let large = self.locked && self.shape.has(Shape::WIDE);
+        large.then(|| {
+            Pin::new(self.store, self.shard_no, self.chunk, self.value_len() as usize)
+        })
+    }
+}
+
+impl std::fmt::Debug for Hit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hit").field("chunk", &self.chunk).field("shape", &self.shape).finish()
+    }
+}
+
+/// What a look without the lock came to.
+enum Seen {
+    Hit(ChunkRef, Shape, Standing),
+    /// Dead, large, stale, or in the middle of a change: the line must be locked.
+    NeedsLock,
+}
+
+impl Store {
+    /// Reads a key; `visit` gets the item. False: not found (and counted).
+    #[inline]
+    pub fn get(
+        self: &Arc<Self>,
+        l: &Local,
+        get: &Get<'_>,
+        hash: KeyHash,
+        mut visit: impl FnMut(&Hit<'_>),
+    ) -> bool {
+        if let Some(found) = self.look(l, get, hash, 0, &mut visit) {
+            return found;
+        }
+        self.get_locked(l, get, hash, visit)
+    }
+
+    /// Reads without a lock. `None`: it takes one. `need`: bits that the item must have.
+    #[inline]
+    fn look(
+        self: &Arc<Self>,
+        l: &Local,
+        get: &Get<'_>,
+        hash: KeyHash,
+        need: u32,
+        visit: &mut impl FnMut(&Hit<'_>),
+    ) -> Option<bool> {
+        let shard_no = self.shard_no(hash);
+        let shard = self.shard_at(shard_no);
+        let horizon = self.horizon();
+        let stamp = self.flush.stamp(horizon.now);
+        for _ in 0..READ_TRIES {
+            let seen = shard.index.read(hash.0, |chunk| {
+                let item = shard.item(chunk);
+                let shape = item.shape();
+                if !item.key_is(shape, get.key.bytes()) {
+                    return None;
+                }
+                let standing = item.standing();
+                let marked = get.meta && shape.has(Shape::STALE | Shape::WIN);
+                let dead = horizon.flushed(standing) || horizon.expired(item.deadline(shape));
+                let plain = standing.state() == State::Linked
+                    && !shape.has(Shape::WIDE)
+                    && shape.0 & need == need;
+                if !plain || marked || dead {
+                    return Some(Seen::NeedsLock);
+                }
+                visit(&Hit::new(self, shard_no, chunk, item, get, horizon.now));
+                Some(Seen::Hit(chunk, shape, standing))
+            });
+            match seen {
+                None => {}
+                Some(None) => {
+                    l.counters.thread.get_misses.bump();
+                    return Some(false);
+                }
+                Some(Some(Seen::NeedsLock)) => return None,
+                Some(Some(Seen::Hit(chunk, shape, standing))) => {
+                    if get.bump {
+                        bump(shard.item(chunk), standing, stamp);
+                    }
+                    count_hit(l, shard.slabs.class_of(chunk), shape, standing);
+                    return Some(true);
+                }
+            }
+        }
+        None
+    }
+
+    fn get_locked(
+        self: &Arc<Self>,
+        l: &Local,
+        get: &Get<'_>,
+        hash: KeyHash,
+        mut visit: impl FnMut(&Hit<'_>),
+    ) -> bool {
+        let shard_no = self.shard_no(hash);
+        let shard = self.shard_at(shard_no);
+        let horizon = self.horizon();
+        let stamp = self.flush.stamp(horizon.now);
+        let mut line = shard.index.lock(hash.0);
+        let Some(found) = shard.find(l, &mut line, get.key, horizon, Purpose::Read) else {
+            l.counters.thread.get_misses.bump();
+            return false;
+        };
+        if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
+            drop(line);
+            return self.fetch(l, &Fetch::plain(get.clone()), hash, visit);
+        }
+        let mut hit = Hit::new(self, shard_no, found.chunk, found.item, get, horizon.now);
+        hit.locked = true;
+        visit(&hit);
+        if get.bump {
+            bump(found.item, found.standing, stamp);
+        }
+        count_hit(l, shard.slabs.class_of(found.chunk), found.shape, found.standing);
+        true
+    }
+
+    /// A read that may also touch, create, mark or hand out a win. False: not found (counted).
+    pub fn fetch(
+        self: &Arc<Self>,
+        l: &Local,
+        fetch: &Fetch<'_>,
+        hash: KeyHash,
+        mut visit: impl FnMut(&Hit<'_>),
+    ) -> bool {
+        let get = &fetch.get;
+        let changes = fetch.touch.is_some() || fetch.vivify.is_some() || fetch.recache.is_some();
+        if fetch.cas
+            && !changes
+            && let Some(found) = self.look(l, get, hash, Shape::CAS, &mut visit)
+        {
+            return found;
+        }
+        let shard_no = self.shard_no(hash);
+        let shard = self.shard_at(shard_no);
+        let horizon = self.horizon();
+        let stamp = self.flush.stamp(horizon.now);
+        let mut line = shard.index.lock(hash.0);
+        let found = shard.find(l, &mut line, get.key, horizon, Purpose::Read);
+        let (found, created) = match found {
+            Some(found) => (found, false),
+            None => match self.vivify(l, shard, &mut line, fetch, horizon) {
+                Some(found) => (found, true),
+                None => {
+                    count_fetch_miss(l, fetch);
+                    return false;
+                }
+            },
+        };
+        let Some(hit) = self.work_fetch(l, shard_no, &mut line, fetch, found, created) else {
+            count_fetch_miss(l, fetch);
+            return false;
+        };
+        visit(&hit);
+        if hit.won {
+            hit.item.set_bits(Shape::WIN);
+        }
+        if get.bump && !created {
+            bump(hit.item, hit.item.standing(), stamp);
+        }
+        count_fetch_hit(l, shard.slabs.class_of(hit.chunk), fetch, &hit);
+        true
+    }
+
+    /// Creates the empty item of a fetch that asked for it.
+    fn vivify<'a>(
+        &'a self,
+        l: &Local,
+        shard: &'a Shard,
+        line: &mut LineGuard<'a>,
+        fetch: &Fetch<'_>,
+        horizon: Horizon,
+    ) -> Option<Found<'a>> {
+        let deadline = self.clock.deadline(fetch.vivify?);
+        let bits = if fetch.binary_key { Shape::BINARY_KEY } else { 0 };
+        let cas = self.cas_for(fetch.new_cas, fetch.cas);
+        let draft = write::draft_of(fetch.get.key, 0, deadline, bits, cas.is_some());
+        let chunk = shard.draft(l, &draft, horizon).ok()?;
+        if let Some(cas) = cas {
+            shard.put_cas(chunk, cas);
+        }
+        if !self.link_new(l, shard, line, chunk) {
+            shard.free(chunk);
+            return None;
+        }
+        let item = shard.item(chunk);
+        let (shape, standing) = (item.shape(), item.standing());
+        let (slot, _) = line.find(|c| c == chunk)?;
+        Some(Found { slot, chunk, item, shape, standing })
+    }
+
+    /// Does what a fetch asks of its item; `None` where its deadline could not be kept.
+    fn work_fetch<'a>(
+        self: &'a Arc<Self>,
+        l: &Local,
+        shard_no: usize,
+        line: &mut LineGuard<'a>,
+        fetch: &Fetch<'_>,
+        mut found: Found<'a>,
+        created: bool,
+    ) -> Option<Hit<'a>> {
+        let shard = self.shard_at(shard_no);
+        let now = self.clock.now();
+        let (standing, deadline_before) = (found.standing, found.item.deadline(found.shape));
+        if let Some(exptime) = fetch.touch {
+            found = self.redate(l, shard, line, found, self.clock.deadline(exptime))?;
+        }
+        let mut loose_cas = None;
+        if fetch.cas && self.shared.use_cas && !found.shape.has(Shape::CAS) {
+            (found, loose_cas) = self.give_cas(l, shard, line, found);
+        }
+        let judged = if fetch.touch_first { found.item.deadline(found.shape) } else { deadline_before };
+        let due = fetch.recache.is_some_and(|r| {
+            judged != 0 && judged < self.clock.deadline(r).0
+        });
+        let untaken = !found.shape.has(Shape::WIN);
+        let won = created || (untaken && (due || found.shape.has(Shape::STALE)));
+        let mut hit = Hit::new(self, shard_no, found.chunk, found.item, &fetch.get, now);
+        hit.standing = standing;
+        hit.locked = true;
+        hit.won = won && fetch.get.meta;
+        hit.deadline_before = deadline_before;
+        hit.loose_cas = loose_cas;
+        Some(hit)
+    }
+
+    /// What `me` and dumps show of a key; nothing is counted or bumped.
+    pub fn inspect(&self, key: Key<'_>, hash: KeyHash) -> Option<Inspection> {
+        let shard = self.shard_of(hash);
+        let horizon = self.horizon();
+        let line = shard.index.lock(hash.0);
+        let (_, chunk) = line.find(|c| {
+            let item = shard.item(c);
+            item.key_is(item.shape(), key.bytes())
+        })?;
+        let item = shard.item(chunk);
+        let (shape, standing) = (item.shape(), item.standing());
+        let deadline = item.deadline(shape);
+        if horizon.flushed(standing) || horizon.expired(deadline) {
+            return None;
+        }
+        Some(Inspection {
+            ttl: seconds_left(deadline, horizon.now),
+            idle: standing.idle(horizon.now),
+            cas: item.cas(shape),
+            fetched: standing.fetched(),
+            class: u32::from(shard.slabs.class_of(chunk).0),
+            size: shard.counted_size(&item.plan(shape)) as u32,
+        })
+    }
+}
+
+impl<'a> Hit<'a> {
+    #[inline]
+    fn new(
+        store: &'a Arc<Store>,
+        shard_no: usize,
+        chunk: ChunkRef,
+        item: Item<'a>,
+        get: &Get<'_>,
+        now: Seconds,
+    ) -> Hit<'a> {
+        let shape = item.shape();
+        Hit {
+            store,
+            shard_no,
+            chunk,
+            item,
+            shape,
+            standing: item.standing(),
+            now,
+            unless_cas: get.unless_cas,
+            locked: false,
+            won: false,
+            deadline_before: item.deadline(shape),
+            loose_cas: None,
+        }
+    }
+}
+
+impl<'a> Fetch<'a> {
+    /// A fetch that asks for nothing more than the get: for items with marks to hand out.
+    fn plain(get: Get<'a>) -> Fetch<'a> {
+        Fetch {
+            get,
+            cas: false,
+            touch: None,
+            touch_first: false,
+            vivify: None,
+            recache: None,
+            new_cas: None,
+            binary_key: false,
+        }
+    }
+}
+
+/// Seconds from `now` to a deadline; `None` for never.
+pub(super) fn seconds_left(deadline: Seconds, now: Seconds) -> Option<u32> {
+    (deadline != 0).then(|| deadline.saturating_sub(now))
+}
+
+/// Notes an access: the item's counter, fetched mark and second, in one swap that loses to any
+/// change of hands. A hot item needs none within its second.
+#[inline]
+pub(super) fn bump(item: Item<'_>, standing: Standing, stamp: Seconds) {
+    let accessed = standing.accessed(stamp);
+    if accessed != standing {
+        item.change_standing(standing, accessed);
+    }
+}
+
+#[inline]
+fn count_hit(l: &Local, class: ClassId, shape: Shape, standing: Standing) {
+    let class = &l.counters.classes[class.index()];
+    class.get_hits.bump();
+    if shape.has(Shape::TEMP) {
+        class.hits_to_temp.bump();
+    } else if shape.has(Shape::QUEUED) {
+        class.hits_to_hot.bump();
+    } else if standing.counter() >= 2 {
+        class.hits_to_warm.bump();
+    } else {
+        class.hits_to_cold.bump();
+    }
+}
+
+fn count_fetch_hit(l: &Local, class: ClassId, fetch: &Fetch<'_>, hit: &Hit<'_>) {
+    if fetch.touch.is_some() {
+        l.counters.thread.touch_cmds.bump();
+        l.counters.classes[class.index()].touch_hits.bump();
+    } else {
+        count_hit(l, class, hit.shape, hit.standing);
+    }
+}
+
+fn count_fetch_miss(l: &Local, fetch: &Fetch<'_>) {
+    if fetch.touch.is_some() {
+        l.counters.thread.touch_cmds.bump();
+        l.counters.thread.touch_misses.bump();
+    } else {
+        l.counters.thread.get_misses.bump();
+    }
+}

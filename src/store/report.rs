@@ -1,0 +1,145 @@
+//! Figures for statistics and dumps.
+
+use super::evict;
+use super::shard::Shard;
+use super::types::{ClassInfo, SIZE_STEP, StoreInfo};
+use super::{BUCKET_BYTES, Store, index, read::seconds_left};
+use crate::config::Layout;
+use crate::item::{Shape, State};
+use slab::ClassId;
+use slab::sync::Ordering::Relaxed;
+
+impl Store {
+    /// Every class, in the order of their ids, also those without pages.
+    pub fn class_info(&self) -> Vec<ClassInfo> {
+        let levels = self.stats.levels();
+        let geometry = self.shards[0].slabs.geometry();
+        geometry
+            .classes()
+            .map(|class| {
+                let mut info = ClassInfo {
+                    id: u32::from(class.0),
+                    chunk_size: geometry.chunk_size(class),
+                    chunks_per_page: geometry.chunks_per_page(class),
+                    items: levels[class.index()].0,
+                    bytes: levels[class.index()].1,
+                    ..ClassInfo::default()
+                };
+                for shard in &self.shards {
+                    self.add_class(shard, class, &mut info);
+                }
+                info
+            })
+            .collect()
+    }
+
+    fn add_class(&self, shard: &Shard, class: ClassId, info: &mut ClassInfo) {
+        let guard = shard.slabs.lock(class);
+        info.pages += guard.pages().len() as u64;
+        info.total_chunks += guard.total_chunks();
+        info.free_chunks += guard.free_chunks();
+        let (hot, oldest) = evict::probation_figures(&guard, self.clock.now());
+        info.number_hot = (info.number_hot + hot).min(info.items);
+        info.number_cold = info.items - info.number_hot;
+        info.age_hot = info.age_hot.max(oldest);
+        info.evicted_time = info.evicted_time.max(guard.last_victim.unwrap_or(0));
+        info.age = guard.last_victim.unwrap_or(info.age_hot);
+    }
+
+    pub fn info(&self) -> StoreInfo {
+        let page = u64::from(self.shards[0].slabs.geometry().page_size());
+        let sum = |f: &dyn Fn(&Shard) -> u64| self.shards.iter().map(f).sum::<u64>();
+        let lines = sum(&|s| u64::from(s.index.len()));
+        StoreInfo {
+            hash_power_level: self.hash_power_level(),
+            hash_bytes: lines * index::bytes_of(1),
+            hash_is_expanding: self.shards.iter().any(|s| s.index.is_growing()),
+            free_pages: sum(&|s| s.slabs.free_pages()),
+            total_malloced: sum(&|s| s.slabs.pages_in_use() * page) + self.settings.initial_malloc,
+            limit_maxbytes: self.settings.maxbytes,
+            oldest_live: self.flush.oldest_live(),
+        }
+    }
+
+    /// The level at which memcached's table would be for as many buckets: log2 of the index's
+    /// slots, of which a line of 12 stands for 8 buckets of [`BUCKET_BYTES`].
+    fn hash_power_level(&self) -> u32 {
+        let lines: u64 = self.shards.iter().map(|s| u64::from(s.index.len())).sum();
+        (lines * BUCKET_BYTES).ilog2()
+    }
+
+    /// Items per size: (bytes rounded up to 32, count), ascending, no zero counts.
+    pub fn sizes(&self) -> Vec<(u32, u64)> {
+        let threads = self.sizes.lock();
+        let steps = threads.iter().map(|t| t.len()).max().unwrap_or(0);
+        (0..steps)
+            .filter_map(|step| {
+                let count = threads
+                    .iter()
+                    .filter_map(|t| t.get(step))
+                    .fold(0u32, |sum, cell| sum.wrapping_add(cell.load(Relaxed)));
+                (count > 0).then_some((step as u32 * SIZE_STEP, u64::from(count)))
+            })
+            .collect()
+    }
+
+    /// Calls `visit(key, value length, seconds left)` for at most `limit` live items of a class
+    /// (0: all), but those whose key came in base64; false where there is no such class.
+    pub fn cachedump(
+        &self,
+        class: u32,
+        limit: u32,
+        mut visit: impl FnMut(&[u8], u32, Option<u32>),
+    ) -> bool {
+        let geometry = self.shards[0].slabs.geometry();
+        let Some(class) = geometry.classes().find(|c| u32::from(c.0) == class) else {
+            return false;
+        };
+        let mut left = if limit == 0 { u32::MAX } else { limit };
+        for shard in &self.shards {
+            let pages = shard.slabs.lock(class).pages().to_vec();
+            for page in pages {
+                for index in 0..geometry.chunks_per_page(class) {
+                    if left == 0 {
+                        return true;
+                    }
+                    let chunk = shard.slabs.chunk_at(page, class, index);
+                    left -= u32::from(self.dump_one(shard, chunk, &mut visit));
+                }
+            }
+        }
+        true
+    }
+
+    /// Shows one item if it is alive; true where it was shown.
+    fn dump_one(
+        &self,
+        shard: &Shard,
+        chunk: slab::ChunkRef,
+        visit: &mut impl FnMut(&[u8], u32, Option<u32>),
+    ) -> bool {
+        let item = shard.item(chunk);
+        if item.standing().state() != State::Linked {
+            return false;
+        }
+        let mut key = Vec::new();
+        item.copy_key(item.shape(), &mut key);
+        let line = shard.index.lock(shard.hash_bytes(&key));
+        if line.find(|c| c == chunk).is_none() {
+            return false;
+        }
+        let (shape, horizon) = (item.shape(), self.horizon());
+        let deadline = item.deadline(shape);
+        let dead = horizon.flushed(item.standing()) || horizon.expired(deadline);
+        if dead || shape.has(Shape::BINARY_KEY) || !item.key_is(shape, &key) {
+            return false;
+        }
+        visit(&key, item.value_len(shape), seconds_left(deadline, horizon.now));
+        true
+    }
+
+    /// True in `layout=memcached`.
+    pub fn counts_as_memcached(&self) -> bool {
+        self.settings.layout == Layout::Memcached
+    }
+}

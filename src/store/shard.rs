@@ -1,0 +1,471 @@
+//! One engine: an arena with its classes, and the index over it. A store has one for every 16 GiB.
+//!
+//! Who may free a chunk: whoever took its reference out of the index, under the line's lock. Until
+//! then anybody may look at it, and must check again under that lock before acting.
+//!
+//! Lock order: line, then class, then pool. With a line held, another is only tried.
+
+use super::evict::{self, Policy};
+use super::flush::Horizon;
+use super::index::{Index, LineGuard, Slot};
+use super::pins::Pins;
+use super::types::{Key, KeyHash, Local, SIZE_STEP};
+use crate::item::{self, Item, Plan, Shape, Standing, State};
+use crate::stats::ClassCounters;
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+use slab::sync::Ordering::{Relaxed, Release};
+use slab::sync::fence;
+use slab::{ChunkRef, ClassId, PageNo, Slabs};
+use std::sync::atomic::AtomicU64;
+
+/// Victims that one allocation tries before it gives up: another thread may hold each one's line.
+const VICTIMS_MAX: usize = 16;
+/// Pages of another class that one allocation tries to empty.
+const STEALS_MAX: usize = 4;
+/// Pages whose earliest deadline one allocation looks at.
+const PAGES_LOOKED_MAX: usize = 1024;
+
+pub(super) struct Shard {
+    pub slabs: Slabs<Policy>,
+    pub index: Index,
+    pub pins: Pins,
+    pub secrets: RapidSecrets,
+    pub rules: Rules,
+    /// Items in the index.
+    pub items: AtomicU64,
+}
+
+/// Settings that the engine works by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Charge items as memcached does: `layout=memcached`.
+    pub as_memcached: bool,
+    pub evict: bool,
+    pub use_cas: bool,
+    /// -I, bytes, measured as memcached would.
+    pub item_size_max: u32,
+    /// A class without pages may take one from another class.
+    pub steal: bool,
+}
+
+/// Why an item is looked for, and so what finding a dead one counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Write,
+}
+
+/// An item found under its line's lock.
+pub(super) struct Found<'a> {
+    pub slot: Slot<'a>,
+    pub chunk: ChunkRef,
+    pub item: Item<'a>,
+    pub shape: Shape,
+    pub standing: Standing,
+}
+
+impl Shard {
+    #[inline]
+    pub fn hash_bytes(&self, key: &[u8]) -> u64 {
+        rapidhash_v3_seeded(key, &self.secrets)
+    }
+
+    #[inline]
+    pub fn item(&self, chunk: ChunkRef) -> Item<'_> {
+        Item::new(&self.slabs.words()[chunk.word()..])
+    }
+
+    pub fn chunk_size(&self, chunk: ChunkRef) -> u32 {
+        self.slabs.geometry().chunk_size(self.slabs.class_of(chunk))
+    }
+
+    /// The hash of a linked item's key.
+    pub fn hash_of(&self, chunk: ChunkRef) -> u64 {
+        let item = self.item(chunk);
+        let mut key = Vec::with_capacity(Key::MAX + 8);
+        item.copy_key(item.shape(), &mut key);
+        self.hash_bytes(&key)
+    }
+
+    /// Bytes that memcached would say an item of this plan takes; -I bounds them.
+    pub fn charged_size(&self, plan: &Plan) -> usize {
+        let cas = if self.rules.use_cas { 8 } else { 0 };
+        let flags = if plan.client_flags { 4 } else { 0 };
+        48 + cas + plan.key_len + 1 + plan.value_len as usize + 2 + flags
+    }
+
+    /// Bytes that `stats` counts for an item.
+    pub fn counted_size(&self, plan: &Plan) -> usize {
+        if self.rules.as_memcached { self.charged_size(plan) } else { plan.size() }
+    }
+
+    /// The class of a one-chunk item; `None`: it needs a chain.
+    pub fn class_for(&self, plan: &Plan) -> Option<ClassId> {
+        let size = if self.rules.as_memcached { self.charged_size(plan) } else { plan.size() };
+        self.slabs.geometry().class_for(size)
+    }
+
+    pub fn class_counters<'a>(&self, l: &'a Local, class: ClassId) -> &'a ClassCounters {
+        &l.counters.classes[class.index()]
+    }
+
+    // Finding
+
+    /// The live item of `key` under its locked line. A dead one is unlinked, counted and freed.
+    pub fn find<'a>(
+        &'a self,
+        l: &Local,
+        line: &mut LineGuard<'a>,
+        key: Key<'_>,
+        horizon: Horizon,
+        purpose: Purpose,
+    ) -> Option<Found<'a>> {
+        let (slot, chunk) = line.find(|chunk| {
+            let item = self.item(chunk);
+            item.key_is(item.shape(), key.bytes())
+        })?;
+        let item = self.item(chunk);
+        let (shape, standing) = (item.shape(), item.standing());
+        let flushed = horizon.flushed(standing);
+        if !flushed && !horizon.expired(item.deadline(shape)) {
+            return Some(Found { slot, chunk, item, shape, standing });
+        }
+        let class = self.class_counters(l, self.slabs.class_of(chunk));
+        match purpose {
+            Purpose::Read if flushed => l.counters.thread.get_flushed.bump(),
+            Purpose::Read => l.counters.thread.get_expired.bump(),
+            Purpose::Write => class.reclaimed.bump(),
+        }
+        if !standing.fetched() {
+            class.expired_unfetched.bump();
+        }
+        line.remove(slot);
+        self.unlinked(l, chunk);
+        self.free(chunk);
+        None
+    }
+
+    // Linking
+
+    /// Bookkeeping for an item that has just been put into the index.
+    pub fn linked(&self, l: &Local, chunk: ChunkRef) {
+        self.items.fetch_add(1, Relaxed);
+        l.counters.thread.total_items.bump();
+        self.count(l, chunk, 1);
+    }
+
+    /// Bookkeeping for an item that has just been taken out of the index.
+    pub fn unlinked(&self, l: &Local, chunk: ChunkRef) {
+        self.items.fetch_sub(1, Relaxed);
+        self.count(l, chunk, -1);
+    }
+
+    /// Bookkeeping for a linked item whose optional fields have changed from `before`.
+    pub fn reshaped(&self, l: &Local, chunk: ChunkRef, before: &Plan) {
+        let item = self.item(chunk);
+        let (was, is) = (self.counted_size(before), self.counted_size(&item.plan(item.shape())));
+        if was != is {
+            let class = self.slabs.class_of(chunk);
+            l.counters.levels[class.index()].add(0, is as i64 - was as i64);
+            self.count_size(l, was, -1);
+            self.count_size(l, is, 1);
+        }
+    }
+
+    fn count(&self, l: &Local, chunk: ChunkRef, by: i64) {
+        let item = self.item(chunk);
+        let size = self.counted_size(&item.plan(item.shape()));
+        let class = self.slabs.class_of(chunk);
+        l.counters.levels[class.index()].add(by, by * size as i64);
+        self.count_size(l, size, by as i32);
+    }
+
+    fn count_size(&self, l: &Local, size: usize, by: i32) {
+        let step = size.div_ceil(SIZE_STEP as usize).min(l.sizes.len() - 1);
+        let cell = &l.sizes[step];
+        cell.store(cell.load(Relaxed).wrapping_add_signed(by), Relaxed);
+    }
+
+    // Freeing
+
+    /// Frees an item that is out of the index or was never in it, with its chain; the last pin
+    /// does it where there is one.
+    pub fn free(&self, chunk: ChunkRef) {
+        let item = self.item(chunk);
+        if item.shape().has(Shape::PINNED) {
+            item.set_standing(item.standing().with_state(State::Dying));
+            if self.pins.leave_to_last(chunk) {
+                return;
+            }
+        }
+        if item.shape().chained() {
+            let chunks: Vec<ChunkRef> = item::chunks_of(&self.slabs, chunk).skip(1).collect();
+            self.free_bodies(&chunks);
+        }
+        self.put(chunk, false);
+    }
+
+    /// Frees the bodies of a chain.
+    pub fn free_bodies(&self, bodies: &[ChunkRef]) {
+        for body in bodies {
+            self.put(*body, true);
+        }
+    }
+
+    fn put(&self, chunk: ChunkRef, body: bool) {
+        let mut class = self.slabs.lock(self.slabs.class_of(chunk));
+        let item = self.item(chunk);
+        if body {
+            item.set_shape(Shape(0));
+        } else {
+            item.clear_bits(!Shape::QUEUED);
+        }
+        item.set_standing(Standing::FREE);
+        class.put(chunk);
+    }
+
+    // Allocating
+
+    /// A chunk of `class`, reserved and blank: a free one, an expired one, one of a new page, or
+    /// a victim's. `None`: out of memory.
+    pub fn allocate(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        if let Some(chunk) = self.take_free(class, false) {
+            return Some(chunk);
+        }
+        let chunk = self.make_room(l, class, horizon);
+        if chunk.is_none() {
+            self.class_counters(l, class).outofmemory.bump();
+        }
+        chunk
+    }
+
+    #[inline]
+    fn take_free(&self, class: ClassId, grow: bool) -> Option<ChunkRef> {
+        let mut guard = self.slabs.lock(class);
+        if guard.free_chunks() == 0 && grow && !guard.grow() {
+            return None;
+        }
+        let chunk = guard.take()?;
+        let item = self.item(chunk);
+        item.set_standing(Standing::RESERVED);
+        evict::enqueue(&mut guard, chunk, item);
+        // Whoever sees what is now written to the chunk sees that its line's version moved on.
+        fence(Release);
+        Some(chunk)
+    }
+
+    fn make_room(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        if self.slabs.earliest(class).is_some_and(|e| e <= horizon.now)
+            && self.reclaim_expired(l, class, horizon)
+            && let Some(chunk) = self.take_free(class, false)
+        {
+            return Some(chunk);
+        }
+        if let Some(chunk) = self.take_free(class, true) {
+            return Some(chunk);
+        }
+        if self.rules.evict
+            && let Some(chunk) = self.evict_from(l, class, horizon)
+        {
+            return Some(chunk);
+        }
+        if self.rules.evict && self.rules.steal && self.steal_page(l, class) {
+            return self.take_free(class, true);
+        }
+        None
+    }
+
+    /// Takes the chunk of one of the class's items.
+    fn evict_from(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        for _ in 0..VICTIMS_MAX {
+            let victim = {
+                let mut guard = self.slabs.lock(class);
+                if guard.total_chunks() == 0 {
+                    return None;
+                }
+                evict::victim(&mut guard, horizon)
+            };
+            let Some(chunk) = victim else { continue };
+            if !self.unlink_victim(l, chunk, horizon) {
+                continue;
+            }
+            self.class_counters(l, class).direct_reclaims.bump();
+            if self.slabs.class_of(chunk) == class {
+                self.reserve_evicted(chunk);
+                return Some(chunk);
+            }
+            // The head of a chain that only ends in this class.
+            self.free(chunk);
+            if let Some(chunk) = self.take_free(class, false) {
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
+    /// Makes a chunk that was just taken out of the index the caller's, without its chain.
+    fn reserve_evicted(&self, chunk: ChunkRef) {
+        let item = self.item(chunk);
+        if item.shape().chained() {
+            let bodies: Vec<ChunkRef> = item::chunks_of(&self.slabs, chunk).skip(1).collect();
+            self.free_bodies(&bodies);
+        }
+        item.clear_bits(!Shape::QUEUED);
+        item.set_standing(Standing::RESERVED);
+        fence(Release);
+    }
+
+    /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
+    /// still what it seemed to be. The chunk is then the caller's.
+    fn unlink_victim(&self, l: &Local, chunk: ChunkRef, horizon: Horizon) -> bool {
+        let item = self.item(chunk);
+        let mut key = l.scratch.take();
+        key.clear();
+        item.copy_key(item.shape(), &mut key);
+        let hash = self.hash_bytes(&key);
+        l.scratch.set(key);
+        let Some(mut line) = self.index.try_lock(hash) else { return false };
+        let Some((slot, _)) = line.find(|c| c == chunk) else { return false };
+        let (shape, standing) = (item.shape(), item.standing());
+        if shape.has(Shape::PINNED) {
+            return false;
+        }
+        line.remove(slot);
+        self.count_victim(l, chunk, item, (shape, standing), horizon);
+        self.unlinked(l, chunk);
+        true
+    }
+
+    pub fn count_victim(
+        &self,
+        l: &Local,
+        chunk: ChunkRef,
+        item: Item<'_>,
+        (shape, standing): (Shape, Standing),
+        horizon: Horizon,
+    ) {
+        let class = self.class_counters(l, self.slabs.class_of(chunk));
+        let deadline = item.deadline(shape);
+        if horizon.flushed(standing) || horizon.expired(deadline) {
+            class.reclaimed.bump();
+            if !standing.fetched() {
+                class.expired_unfetched.bump();
+            }
+            return;
+        }
+        class.evicted.bump();
+        if deadline != 0 {
+            class.evicted_nonzero.bump();
+        }
+        if !standing.fetched() {
+            class.evicted_unfetched.bump();
+        }
+        if standing.counter() >= 2 {
+            class.evicted_active.bump();
+        }
+    }
+
+    /// Frees expired items of one page of the class; false where none could be freed.
+    fn reclaim_expired(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
+        let due = {
+            let guard = self.slabs.lock(class);
+            self.slabs.clear_earliest(class);
+            let mut due = None;
+            for (n, page) in guard.pages().iter().enumerate() {
+                let Some(earliest) = self.slabs.page_earliest(*page) else { continue };
+                self.slabs.note_class_deadline(class, earliest);
+                if earliest <= horizon.now {
+                    due = Some(*page);
+                    break;
+                }
+                if n >= PAGES_LOOKED_MAX {
+                    self.slabs.note_class_deadline(class, horizon.now);
+                    break;
+                }
+            }
+            due
+        };
+        due.is_some_and(|page| self.reclaim_page(l, page, class, horizon) > 0)
+    }
+
+    /// Frees a page's expired items; returns how many.
+    fn reclaim_page(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) -> u32 {
+        self.slabs.clear_page_earliest(page);
+        let mut freed = 0;
+        for index in 0..self.slabs.geometry().chunks_per_page(class) {
+            let chunk = self.slabs.chunk_at(page, class, index);
+            let item = self.item(chunk);
+            if item.standing().state() != State::Linked {
+                continue;
+            }
+            let deadline = item.deadline(item.shape());
+            if !horizon.expired(deadline) {
+                self.slabs.note_deadline(chunk, class, deadline);
+            } else if self.unlink_victim(l, chunk, horizon) {
+                self.free(chunk);
+                freed += 1;
+            } else {
+                self.slabs.note_deadline(chunk, class, deadline);
+            }
+        }
+        freed
+    }
+
+    /// Empties a page of the class that has the most, for `class` or for the index; false where
+    /// none can be emptied.
+    pub fn steal_page(&self, l: &Local, class: ClassId) -> bool {
+        let richest = |c: &ClassId| self.slabs.lock(*c).pages().len();
+        let donor = self.slabs.geometry().classes().filter(|c| *c != class).max_by_key(richest);
+        let Some(donor) = donor else { return false };
+        for attempt in 0..STEALS_MAX {
+            let page = {
+                let mut guard = self.slabs.lock(donor);
+                let Some(page) = emptiest(&guard, attempt) else { return false };
+                if !guard.start_drain(page) {
+                    continue;
+                }
+                page
+            };
+            self.drop_items(l, page, donor);
+            if self.slabs.lock(donor).finish_drain(page) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Evicts everything on a page that can be.
+    fn drop_items(&self, l: &Local, page: PageNo, class: ClassId) {
+        let never = Horizon::none();
+        for index in 0..self.slabs.geometry().chunks_per_page(class) {
+            let chunk = self.slabs.chunk_at(page, class, index);
+            let standing = self.item(chunk).standing();
+            let owner = if standing.is_body() {
+                ChunkRef::from_u32(item::body_head(&self.slabs, chunk))
+            } else {
+                (standing.state() == State::Linked).then_some(chunk)
+            };
+            if let Some(owner) = owner
+                && self.unlink_victim(l, owner, never)
+            {
+                self.free(owner);
+            }
+        }
+    }
+
+    // Hashing
+
+    /// As [`Shard::hash_bytes`], for callers above.
+    #[inline]
+    pub fn hash(&self, key: Key<'_>) -> KeyHash {
+        KeyHash(self.hash_bytes(key.bytes()))
+    }
+}
+
+/// The page with the fewest chunks in use among some; `skip` looks at others.
+fn emptiest(class: &evict::Class<'_>, skip: usize) -> Option<PageNo> {
+    let looked = evict::LOOK_MAX;
+    let pages = class.pages();
+    let start = if pages.len() > looked { skip * looked % pages.len() } else { skip };
+    pages.iter().skip(start).take(looked).min_by_key(|page| class.used_on(**page)).copied()
+}

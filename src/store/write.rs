@@ -1,0 +1,420 @@
+//! Writes of whole values: reserve → fill → commit, and the fields that come to items later.
+
+use super::draft::{Draft, Reservation};
+use super::flush::Horizon;
+use super::index::LineGuard;
+use super::read::bump;
+use super::shard::{Found, Purpose, Shard};
+use super::types::{Key, KeyHash, Local, Outcome, Refusal};
+use super::Store;
+use crate::clock::Deadline;
+use crate::command::{Set, SetMode};
+use crate::item::{Plan, Shape, Standing};
+use slab::ChunkRef;
+use std::sync::Arc;
+
+/// What an append or prepend adds.
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Bytes(&'a [u8]),
+    /// A filled draft.
+    Chunk(ChunkRef),
+}
+
+/// An item of `key` with a value of `value_len` bytes and no client flags.
+pub(super) fn draft_of(
+    key: Key<'_>,
+    value_len: u32,
+    deadline: Deadline,
+    bits: u32,
+    cas: bool,
+) -> Draft<'_> {
+    let plan = Plan {
+        key_len: key.bytes().len(),
+        value_len,
+        exptime: deadline != Deadline::NEVER,
+        client_flags: false,
+        cas,
+    };
+    Draft { key: key.bytes(), plan, deadline: deadline.0, client_flags: 0, bits }
+}
+
+impl Store {
+    /// Stores a value that is here whole.
+    pub fn set(
+        self: &Arc<Self>,
+        l: &Local,
+        set: &Set<'_>,
+        hash: KeyHash,
+        value: &[u8],
+    ) -> Result<Outcome, Refusal> {
+        debug_assert_eq!(value.len(), set.len as usize);
+        let shard = self.shard_of(hash);
+        if matches!(set.mode, SetMode::Append | SetMode::Prepend) {
+            return self.append(l, shard, set, hash, Piece::Bytes(value));
+        }
+        let chunk = self.draft_set(l, shard, set, hash)?;
+        shard.writer(chunk).put(value);
+        Ok(self.commit_chunk(l, shard, set, hash, chunk))
+    }
+
+    /// Room for a value that is not whole yet. A refusal is counted and, where the command says
+    /// so, deletes the old value.
+    pub fn reserve(
+        self: &Arc<Self>,
+        l: &Local,
+        set: &Set<'_>,
+        hash: KeyHash,
+    ) -> Result<Reservation, Refusal> {
+        let shard_no = self.shard_no(hash);
+        let chunk = self.draft_set(l, self.shard_at(shard_no), set, hash)?;
+        Ok(Reservation::new(self, shard_no, chunk, set.len))
+    }
+
+    /// Links a filled reservation. `set` is the command that it was reserved for.
+    pub fn commit(
+        &self,
+        l: &Local,
+        reservation: Reservation,
+        set: &Set<'_>,
+        hash: KeyHash,
+    ) -> Result<Outcome, Refusal> {
+        let shard = self.shard_of(hash);
+        let chunk = reservation.into_chunk().ok_or(Refusal::NoMemory)?;
+        if matches!(set.mode, SetMode::Append | SetMode::Prepend) {
+            let outcome = self.append(l, shard, set, hash, Piece::Chunk(chunk));
+            shard.free(chunk);
+            return outcome;
+        }
+        Ok(self.commit_chunk(l, shard, set, hash, chunk))
+    }
+
+    /// Reserves the item of a storage command, or refuses it.
+    fn draft_set(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        set: &Set<'_>,
+        hash: KeyHash,
+    ) -> Result<ChunkRef, Refusal> {
+        let deadline = self.clock.deadline(set.exptime);
+        let plan = Plan {
+            key_len: set.key.bytes().len(),
+            value_len: set.len,
+            // An invalidating set takes over the deadline of the item that it replaces.
+            exptime: deadline != Deadline::NEVER || set.invalidate,
+            client_flags: set.client_flags != 0,
+            cas: self.shared.use_cas && (set.return_cas || set.new_cas.is_some()),
+        };
+        let bits = self.bits_for(deadline, set.binary_key);
+        let draft = Draft {
+            key: set.key.bytes(),
+            plan,
+            deadline: deadline.0,
+            client_flags: set.client_flags,
+            bits,
+        };
+        let made = shard.draft(l, &draft, self.horizon());
+        match made {
+            Ok(chunk) => {
+                shard.class_counters(l, shard.slabs.class_of(chunk)).set_cmds.bump();
+                Ok(chunk)
+            }
+            Err(refusal) => {
+                self.refused(l, shard, set, hash, refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn bits_for(&self, deadline: Deadline, binary_key: bool) -> u32 {
+        let temp = self.shared.temporary_ttl.is_some_and(|ttl| {
+            deadline != Deadline::NEVER && deadline.0 <= self.clock.now() + ttl
+        });
+        let mut bits = if binary_key { Shape::BINARY_KEY } else { 0 };
+        if temp {
+            bits |= Shape::TEMP;
+        }
+        bits
+    }
+
+    /// Counts a refusal, and lets no old value outlive a newer one that was refused.
+    fn refused(&self, l: &Local, shard: &Shard, set: &Set<'_>, hash: KeyHash, why: Refusal) {
+        match why {
+            Refusal::TooLarge => l.counters.thread.store_too_large.bump(),
+            Refusal::NoMemory => l.counters.thread.store_no_memory.bump(),
+        }
+        if set.drop_old_on_refusal {
+            let mut line = shard.index.lock(hash.0);
+            if let Some(old) = shard.find(l, &mut line, set.key, self.horizon(), Purpose::Write) {
+                line.remove(old.slot);
+                shard.unlinked(l, old.chunk);
+                shard.free(old.chunk);
+            }
+        }
+    }
+
+    /// Links a filled draft if the command's condition holds; frees it where not.
+    fn commit_chunk(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        set: &Set<'_>,
+        hash: KeyHash,
+        chunk: ChunkRef,
+    ) -> Outcome {
+        let mut line = shard.index.lock(hash.0);
+        let horizon = self.horizon();
+        let old = shard.find(l, &mut line, set.key, horizon, Purpose::Write);
+        if let Some(refusal) = self.judge(l, shard, set, old.as_ref()) {
+            drop(line);
+            shard.free(chunk);
+            return refusal;
+        }
+        if let Some(old) = old.as_ref()
+            && set.mode == SetMode::Cas
+            && set.compare_cas != Some(old.item.cas(old.shape))
+        {
+            self.store_as_stale(shard, chunk, old);
+        }
+        let cas = self.cas_for(set.new_cas, set.return_cas);
+        if let Some(cas) = cas {
+            shard.put_cas(chunk, cas);
+        }
+        match old {
+            Some(old) => {
+                self.link_over(l, shard, &mut line, old, chunk);
+            }
+            None if self.link_new(l, shard, &mut line, chunk) => {}
+            None => {
+                drop(line);
+                shard.free(chunk);
+                l.counters.thread.store_no_memory.bump();
+                return Outcome::NoMemory;
+            }
+        }
+        Outcome::Stored { cas: cas.filter(|_| set.return_cas), len: set.len }
+    }
+
+    /// Why a storage command (but append and prepend) is not carried out; `None`: it is.
+    fn judge(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        set: &Set<'_>,
+        old: Option<&Found<'_>>,
+    ) -> Option<Outcome> {
+        match (set.mode, old) {
+            (SetMode::Set, _) | (SetMode::Replace, Some(_)) | (SetMode::Add, None) => None,
+            (SetMode::Add, Some(old)) => {
+                bump(old.item, old.standing, self.flush.stamp(self.clock.now()));
+                Some(Outcome::NotStored)
+            }
+            (SetMode::Cas, Some(old)) => {
+                let class = shard.class_counters(l, shard.slabs.class_of(old.chunk));
+                let matches = cas_matches(set.compare_cas, old);
+                if matches || (set.invalidate && cas_is_older(set.compare_cas, old)) {
+                    class.cas_hits.bump();
+                    return None;
+                }
+                class.cas_badval.bump();
+                Some(Outcome::Exists)
+            }
+            (SetMode::Cas, None) => {
+                l.counters.thread.cas_misses.bump();
+                Some(Outcome::NotFound)
+            }
+            _ => Some(Outcome::NotStored),
+        }
+    }
+
+    /// Marks the draft of an invalidating set with an older CAS unique: it keeps the deadline and
+    /// the win of the item that it replaces, and is stale.
+    fn store_as_stale(&self, shard: &Shard, chunk: ChunkRef, old: &Found<'_>) {
+        let item = shard.item(chunk);
+        item.put_deadline_field(item.shape(), old.item.deadline(old.shape));
+        item.set_bits(Shape::STALE | (old.shape.0 & Shape::WIN));
+    }
+
+    /// The CAS unique that a changed item gets: the client's, or the next where the answer or the
+    /// item itself needs one.
+    pub(super) fn cas_for(&self, asked: Option<u64>, needed: bool) -> Option<u64> {
+        if !self.shared.use_cas {
+            return None;
+        }
+        asked.or_else(|| needed.then(|| self.next_cas()))
+    }
+
+    // Linking
+
+    /// Puts a finished item in the place of a found one.
+    pub(super) fn link_over<'a>(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        line: &mut LineGuard<'a>,
+        old: Found<'a>,
+        chunk: ChunkRef,
+    ) {
+        let item = shard.item(chunk);
+        // The newcomer inherits its predecessor's standing: counter, and place beyond probation.
+        if !old.shape.has(Shape::QUEUED) {
+            item.clear_bits(Shape::QUEUED);
+        }
+        let stamp = self.flush.commit_stamp(self.clock.now(), line);
+        item.set_standing(Standing::linked(old.standing.counter(), stamp));
+        shard.note_deadline(chunk);
+        shard.unlinked(l, old.chunk);
+        line.replace(old.slot, chunk);
+        shard.linked(l, chunk);
+        shard.free(old.chunk);
+    }
+
+    /// Adds a finished item under its line; false where the index has no room for it, even after
+    /// evicting one of the line's own.
+    pub(super) fn link_new(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        line: &mut LineGuard<'_>,
+        chunk: ChunkRef,
+    ) -> bool {
+        let item = shard.item(chunk);
+        let stamp = self.flush.commit_stamp(self.clock.now(), line);
+        item.set_standing(Standing::linked(0, stamp));
+        if line.insert(chunk).is_err() && !shard.insert_by_force(l, line, chunk) {
+            item.set_standing(Standing::RESERVED);
+            return false;
+        }
+        shard.note_deadline(chunk);
+        shard.linked(l, chunk);
+        true
+    }
+
+    // Append and prepend
+
+    /// Adds to a value by writing a new item of both.
+    fn append(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        set: &Set<'_>,
+        hash: KeyHash,
+        piece: Piece<'_>,
+    ) -> Result<Outcome, Refusal> {
+        let horizon = self.horizon();
+        let mut line = shard.index.lock(hash.0);
+        let old = shard.find(l, &mut line, set.key, horizon, Purpose::Write);
+        let cas_room = self.shared.use_cas && (set.return_cas || set.new_cas.is_some());
+        let (deadline, client_flags, old_len, bits) = match (&old, set.vivify) {
+            (Some(old), _) => {
+                let compared = set.compare_cas.filter(|cas| *cas != 0);
+                if compared.is_some() && !cas_matches(compared, old) {
+                    return Ok(Outcome::Exists);
+                }
+                let (item, shape) = (old.item, old.shape);
+                let bits = shape.0 & (Shape::BINARY_KEY | Shape::TEMP);
+                (item.deadline(shape), item.client_flags(shape), item.value_len(shape), bits)
+            }
+            (None, Some(exptime)) => {
+                let deadline = self.clock.deadline(exptime);
+                (deadline.0, set.client_flags, 0, self.bits_for(deadline, set.binary_key))
+            }
+            (None, None) => return Ok(Outcome::NotStored),
+        };
+        let len = old_len.saturating_add(set.len);
+        let plan = Plan {
+            key_len: set.key.bytes().len(),
+            value_len: len,
+            exptime: deadline != 0,
+            client_flags: client_flags != 0,
+            cas: cas_room,
+        };
+        let draft = Draft { key: set.key.bytes(), plan, deadline, client_flags, bits };
+        let Ok(chunk) = shard.draft(l, &draft, horizon) else { return Ok(Outcome::NotStored) };
+        shard.class_counters(l, shard.slabs.class_of(chunk)).set_cmds.bump();
+        join(l, shard, chunk, old.as_ref(), piece, set.mode == SetMode::Prepend);
+        let cas = self.cas_for(set.new_cas, set.return_cas);
+        if let Some(cas) = cas {
+            shard.put_cas(chunk, cas);
+        }
+        match old {
+            Some(old) => self.link_over(l, shard, &mut line, old, chunk),
+            None if self.link_new(l, shard, &mut line, chunk) => {}
+            None => {
+                drop(line);
+                shard.free(chunk);
+                return Ok(Outcome::NoMemory);
+            }
+        }
+        Ok(Outcome::Stored { cas: cas.filter(|_| set.return_cas), len })
+    }
+}
+
+/// A comparison with an item's CAS unique; 0 and an item without one never match.
+pub(super) fn cas_matches(compare: Option<u64>, found: &Found<'_>) -> bool {
+    found.shape.has(Shape::CAS)
+        && compare.is_some_and(|cas| cas != 0 && cas == found.item.cas(found.shape))
+}
+
+/// True where the item is newer than the CAS unique: one that has none was written after every
+/// unique that was ever handed out for it.
+fn cas_is_older(compare: Option<u64>, found: &Found<'_>) -> bool {
+    let newer = |cas: u64| !found.shape.has(Shape::CAS) || cas < found.item.cas(found.shape);
+    compare.is_some_and(|cas| cas != 0 && newer(cas))
+}
+
+/// Fills a draft with an old value and a piece, in their order.
+fn join(
+    l: &Local,
+    shard: &Shard,
+    chunk: ChunkRef,
+    old: Option<&Found<'_>>,
+    piece: Piece<'_>,
+    piece_first: bool,
+) {
+    let mut writer = shard.writer(chunk);
+    for part_is_piece in [piece_first, !piece_first] {
+        match (part_is_piece, piece, old) {
+            (true, Piece::Bytes(bytes), _) => writer.put(bytes),
+            (true, Piece::Chunk(piece), _) => writer.put_value_of(l, piece),
+            (false, _, Some(old)) => writer.put_value_of(l, old.chunk),
+            (false, _, None) => {}
+        }
+    }
+}
+
+impl Shard {
+    /// Stores a CAS unique where one was planned for.
+    pub fn put_cas(&self, chunk: ChunkRef, cas: u64) {
+        let item = self.item(chunk);
+        let stored = item.put_cas(item.shape(), cas, self.chunk_size(chunk));
+        debug_assert!(stored, "room for a planned CAS unique");
+    }
+
+    /// Notes a linked item's deadline for the reclaimer.
+    pub fn note_deadline(&self, chunk: ChunkRef) {
+        let item = self.item(chunk);
+        let deadline = item.deadline(item.shape());
+        if deadline != 0 {
+            self.slabs.note_deadline(chunk, self.slabs.class_of(chunk), deadline);
+        }
+    }
+
+    /// Adds a reference to a line that has no room by evicting one of the line's own items.
+    pub fn insert_by_force(&self, l: &Local, line: &mut LineGuard<'_>, chunk: ChunkRef) -> bool {
+        if !self.rules.evict {
+            return false;
+        }
+        let horizon = Horizon::none();
+        let Some((slot, victim)) = line.any_but(|c| self.item(c).shape().has(Shape::PINNED)) else {
+            return false;
+        };
+        line.remove(slot);
+        let item = self.item(victim);
+        self.count_victim(l, victim, item, (item.shape(), item.standing()), horizon);
+        self.unlinked(l, victim);
+        self.free(victim);
+        line.insert(chunk).is_ok()
+    }
+}
