@@ -57,7 +57,11 @@ impl Geometry {
 
     /// memcached's ladder (`slabs_init` in its slabs.c): from 48 bytes of item header plus
     /// `chunk_size`, times `factor`, rounded up to 8, until the next would pass `chunk_max`.
-    pub fn memcached(factor: f64, chunk_size: u32, chunk_max: u32) -> Result<Geometry, GeometryError> {
+    pub fn memcached(
+        factor: f64,
+        chunk_size: u32,
+        chunk_max: u32,
+    ) -> Result<Geometry, GeometryError> {
         if factor.is_nan() || factor <= 1.0 {
             return Err(GeometryError::Factor);
         }

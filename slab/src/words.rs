@@ -33,11 +33,7 @@ impl Words {
         // SAFETY: the mapping is anonymous and private and `self` owns it; all access is through
         // atomics (see `deref`), to which dropping the pages is a store of zero.
         unsafe {
-            self.map.unchecked_advise_range(
-                memmap2::UncheckedAdvice::DontNeed,
-                from,
-                to - from,
-            )
+            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from)
         }
     }
 

@@ -99,7 +99,10 @@ pub fn commit_value(
     replies: &mut impl Replies,
 ) {
     store.stats().prefixes.record_set(set.key.bytes());
-    replies.reply(stored(set.key, store.commit(local, reservation, set)));
+    match store.commit(local, reservation, set, store.hash(set.key)) {
+        Ok(outcome) => replies.reply(stored(set.key, outcome)),
+        Err(refusal) => refuse(refusal, replies),
+    }
 }
 
 /// Says why there is no room for a value.
@@ -123,6 +126,7 @@ fn stored(key: Key<'_>, outcome: Outcome) -> Reply<'_> {
         Outcome::NotStored => Reply::NotStored(key),
         Outcome::Exists => Reply::Exists(key),
         Outcome::NotFound => Reply::NotFound(key),
+        Outcome::NoMemory => error(Refusal::NoMemory.into()),
     }
 }
 
@@ -137,7 +141,9 @@ fn deleted(key: Key<'_>, outcome: DeleteOutcome) -> Reply<'_> {
 
 fn counted(key: Key<'_>, outcome: ArithOutcome) -> Reply<'_> {
     match outcome {
-        ArithOutcome::Number { value, cas, ttl } => Reply::Number { key, value, cas, ttl },
+        ArithOutcome::Number { value, cas, ttl, ttl_before } => {
+            Reply::Number { key, value, cas, ttl, ttl_before }
+        }
         ArithOutcome::NotFound => Reply::NotFound(key),
         ArithOutcome::Exists => Reply::Exists(key),
         ArithOutcome::NonNumeric => {
@@ -175,7 +181,6 @@ fn flush_all<'a>(store: &Store, local: &Local, at: Option<Exptime>) -> Reply<'a>
         local.counters.thread.flush_cmds.bump();
         return error(Error::Client("flush_all not allowed"));
     }
-    let at = at.filter(|at| at.0 > 0).map(|at| store.clock().deadline(at).0);
-    store.flush_all(local, at);
+    store.flush_all(local, at.filter(|at| at.0 > 0));
     Reply::Ok
 }

@@ -191,16 +191,30 @@ pub enum Reply<'a> {
     /// A get that found nothing.
     Miss(Key<'a>),
     /// A store that was done: its CAS unique where asked for, and the item's final value length.
-    Stored { key: Key<'a>, cas: Option<u64>, len: u32 },
+    Stored {
+        key: Key<'a>,
+        cas: Option<u64>,
+        len: u32,
+    },
     NotStored(Key<'a>),
     /// The CAS unique did not match.
     Exists(Key<'a>),
     NotFound(Key<'a>),
     Deleted(Key<'a>),
     Touched(Key<'a>),
-    /// The new value of an incr or decr. `ttl` is the seconds left, `None` for never.
-    Number { key: Key<'a>, value: u64, cas: Option<u64>, ttl: Option<u32> },
-    Inspected { key: Key<'a>, item: crate::store::Inspection },
+    /// The new value of an incr or decr. `ttl` is the seconds left, `None` for never; `ttl_before`
+    /// what was left before the command touched it.
+    Number {
+        key: Key<'a>,
+        value: u64,
+        cas: Option<u64>,
+        ttl: Option<u32>,
+        ttl_before: Option<u32>,
+    },
+    Inspected {
+        key: Key<'a>,
+        item: crate::store::Inspection,
+    },
     Say(Say),
     Ok,
     Reset,

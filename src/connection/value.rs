@@ -61,7 +61,7 @@ impl Connection {
         echo: Echo<'_>,
         desk: &mut Desk,
     ) {
-        self.state = match desk.store.reserve(&desk.local, set) {
+        self.state = match desk.store.reserve(&desk.local, set, desk.store.hash(set.key)) {
             Ok(reservation) => State::Value(Box::new(Value {
                 line: line.into(),
                 reservation,

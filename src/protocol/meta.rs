@@ -34,8 +34,6 @@ pub struct Echo<'a> {
     pub(super) quiet: bool,
     pub(super) value: bool,
     pub(super) binary_key: bool,
-    /// The value is left out where the item's CAS unique is this.
-    pub(super) unless_cas: Option<u64>,
     /// Length of the value that came with an `ms`.
     pub(super) len: u32,
 }
@@ -48,6 +46,8 @@ struct Flags {
     touch: Option<Exptime>,
     vivify: Option<Exptime>,
     recache: Option<Exptime>,
+    /// `T` came before `R`.
+    touch_first: bool,
     client_flags: Option<u32>,
     compare_cas: Option<u64>,
     new_cas: Option<u64>,
@@ -142,7 +142,10 @@ impl Flags {
         let (valid, wrong) = match letter {
             b'T' => (assign(&mut self.touch, argument, lex::exptime), BAD_ARGUMENT),
             b'N' => (assign(&mut self.vivify, argument, lex::exptime), BAD_ARGUMENT),
-            b'R' => (assign(&mut self.recache, argument, lex::exptime), BAD_ARGUMENT),
+            b'R' => {
+                self.touch_first = self.touch.is_some();
+                (assign(&mut self.recache, argument, lex::exptime), BAD_ARGUMENT)
+            }
             b'C' => (assign(&mut self.compare_cas, argument, lex::u64), BAD_ARGUMENT),
             b'E' => (assign(&mut self.new_cas, argument, lex::u64), BAD_ARGUMENT),
             b'J' => {
@@ -228,7 +231,6 @@ impl<'a> Request<'a> {
             quiet: flags.has(b'q'),
             value: flags.has(b'v'),
             binary_key,
-            unless_cas: flags.compare_cas,
             len: 0,
         };
         Ok(Request { key, flags, echo })
@@ -284,6 +286,7 @@ pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
             get,
             cas: flags.has(b'c'),
             touch: flags.touch,
+            touch_first: flags.touch_first,
             vivify: flags.vivify,
             recache: flags.recache,
             new_cas: flags.new_cas,
@@ -415,13 +418,5 @@ fn inspect<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
 }
 
 fn plain_echo<'a>(binary_key: bool) -> Echo<'a> {
-    Echo {
-        flags: b"",
-        verb: Verb::Plain,
-        quiet: false,
-        value: false,
-        binary_key,
-        unless_cas: None,
-        len: 0,
-    }
+    Echo { flags: b"", verb: Verb::Plain, quiet: false, value: false, binary_key, len: 0 }
 }

@@ -17,6 +17,8 @@ struct Facts {
     client_flags: u32,
     cas: u64,
     ttl: Option<u32>,
+    /// Before the command's `T`, which changes what a `t` behind it tells.
+    ttl_before: Option<u32>,
     idle: u32,
     fetched: bool,
     binary_key: bool,
@@ -33,9 +35,7 @@ struct Marks {
 #[inline]
 pub(super) fn hit(out: &mut Outbox, echo: &Echo<'_>, key: Key<'_>, hit: &Hit<'_>) {
     let len = hit.value_len();
-    // An item without a unique has 0, which matches nothing.
-    let known = echo.unless_cas.is_some_and(|unique| unique != 0 && unique == hit.cas());
-    let value = echo.value && !known;
+    let value = echo.value && !hit.unchanged();
     let bytes = out.bytes();
     bytes.reserve(STATUS_MAX);
     status(bytes, value.then_some(len));
@@ -45,6 +45,7 @@ pub(super) fn hit(out: &mut Outbox, echo: &Echo<'_>, key: Key<'_>, hit: &Hit<'_>
             client_flags: hit.client_flags(),
             cas: hit.cas(),
             ttl: hit.ttl(),
+            ttl_before: hit.ttl_before(),
             idle: hit.idle(),
             fetched: hit.fetched(),
             binary_key: hit.binary_key(),
@@ -71,10 +72,12 @@ fn status(out: &mut Vec<u8>, value_len: Option<u32>) {
 }
 
 fn item_flags(out: &mut Vec<u8>, flags: &[u8], key: Key<'_>, facts: Facts) {
+    let mut left = facts.ttl_before;
     for flag in Tokens::new(flags) {
         match flag[0] {
+            b'T' => left = facts.ttl,
             b's' => numeric(out, b" s", facts.len),
-            b't' => ttl(out, facts.ttl),
+            b't' => ttl(out, left),
             b'c' => numeric(out, b" c", facts.cas),
             b'f' => numeric(out, b" f", facts.client_flags),
             b'l' => numeric(out, b" l", facts.idle),
@@ -140,8 +143,9 @@ pub(super) fn reply(out: &mut Vec<u8>, echo: &Echo<'_>, reply: &Reply<'_>) {
         Reply::Exists(key) => line(out, b"EX", echo, key, Some((0, echo.len))),
         Reply::NotFound(key) => line(out, b"NF", echo, key, Some((0, echo.len))),
         Reply::Deleted(key) => line(out, b"HD", echo, key, None),
-        Reply::Number { key, value, cas, ttl } => {
-            arith(out, echo, key, value, Facts { cas: cas.unwrap_or(0), ttl, ..Facts::default() });
+        Reply::Number { key, value, cas, ttl, ttl_before } => {
+            let facts = Facts { cas: cas.unwrap_or(0), ttl, ttl_before, ..Facts::default() };
+            arith(out, echo, key, value, facts);
         }
         Reply::Inspected { key, ref item } => inspected(out, echo, key, item),
         ref reply => text_encode::reply(out, Default::default(), reply),
@@ -175,9 +179,11 @@ fn arith(out: &mut Vec<u8>, echo: &Echo<'_>, key: Key<'_>, value: u64, facts: Fa
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value);
     status(out, echo.value.then_some(digits.len() as u32));
+    let mut left = facts.ttl_before;
     for flag in Tokens::new(echo.flags) {
         match flag[0] {
-            b't' => ttl(out, facts.ttl),
+            b'T' => left = facts.ttl,
+            b't' => ttl(out, left),
             b'c' => numeric(out, b" c", facts.cas),
             b'O' => opaque(out, flag),
             b'k' => key_flag(out, key, echo.binary_key),

@@ -111,6 +111,7 @@ fn plain_fetch(get: Get<'_>) -> Fetch<'_> {
         touch: None,
         vivify: None,
         recache: None,
+        touch_first: false,
         new_cas: None,
         binary_key: false,
     }
@@ -491,7 +492,7 @@ fn a_get_line_may_be_huge() {
     assert!(found.iter().map(|(name, _)| name).eq(&keys));
     let over = vec![b'k'; GET_LINE_MAX];
     let over = [b"get ", &over[..]].concat();
-    assert!(matches!(Decoder::default().decode(&over, &arena), Decoded::HangUp { last: None }));
+    assert!(matches!(Decoder::default().decode(&over, &arena), Decoded::HangUp));
 }
 
 #[test]
@@ -513,7 +514,7 @@ fn lines_without_an_end_are_bounded() {
         let arena = Bump::new();
         match Decoder::default().decode(line.as_bytes(), &arena) {
             Decoded::Incomplete => assert!(waits, "{line:?}"),
-            Decoded::HangUp { last: None } => assert!(!waits, "{line:?}"),
+            Decoded::HangUp => assert!(!waits, "{line:?}"),
             other => panic!("{other:?}"),
         }
     }
@@ -524,7 +525,7 @@ fn browsers_are_hung_up_on() {
     for line in ["GET / HTTP/1.1\r\n", "DELETE HTTP/1.1\n", "foo HTTP/\r\n"] {
         let arena = Bump::new();
         let decoded = Decoder::default().decode(line.as_bytes(), &arena);
-        assert!(matches!(decoded, Decoded::HangUp { last: None }), "{line:?}");
+        assert!(matches!(decoded, Decoded::HangUp), "{line:?}");
     }
     assert_eq!(command(b"get HTTP/1.1\r\n"), format!("{:?}", Command::Get(plain_get("HTTP/1.1"))));
 }
@@ -573,7 +574,8 @@ fn reset_forgets_a_line() {
 fn classic_answers() {
     let a = key("a");
     let stored = || Reply::Stored { key: a, cas: None, len: 1 };
-    let number = || Reply::Number { key: a, value: u64::MAX, cas: None, ttl: None };
+    let number =
+        || Reply::Number { key: a, value: u64::MAX, cas: None, ttl: None, ttl_before: None };
     let pairs = StatLines::Pairs(vec![("pid".into(), "5".into()), ("x".into(), "".into())]);
     let lines = StatLines::Lines(vec![b"ITEM a [1 b; 0 s]".to_vec()]);
     let error = StatLines::Error(Error::Unknown);
@@ -609,7 +611,7 @@ fn classic_answers() {
 fn meta_answers() {
     let a = key("a");
     let stored = |cas| Reply::Stored { key: a, cas, len: 3 };
-    let number = || Reply::Number { key: a, value: 10, cas: Some(33), ttl: None };
+    let number = || Reply::Number { key: a, value: 10, cas: Some(33), ttl: None, ttl_before: None };
     let error = || Reply::Say(Say::Error(Error::Client("bad data chunk")));
     let table = [
         ("mg a\r\n", Reply::Miss(a), "EN\r\n"),
@@ -630,7 +632,11 @@ fn meta_answers() {
         ("md a C5 q c s\r\n", Reply::Exists(a), "EX\r\n"),
         ("ma a\r\n", number(), "HD\r\n"),
         ("ma a v t c k O1 s f\r\n", number(), "VA 2 t-1 c33 ka O1\r\n10\r\n"),
-        ("ma a t\r\n", Reply::Number { key: a, value: 1, cas: None, ttl: Some(9) }, "HD t9\r\n"),
+        (
+            "ma a t\r\n",
+            Reply::Number { key: a, value: 1, cas: None, ttl: Some(9), ttl_before: Some(9) },
+            "HD t9\r\n",
+        ),
         ("ma a v q\r\n", number(), ""),
         ("ma a q k O1 c t\r\n", Reply::NotFound(a), "NF ka O1\r\n"),
         ("ma a C5 k\r\n", Reply::Exists(a), "EX ka\r\n"),
@@ -646,7 +652,7 @@ fn meta_answers() {
 fn binary_keys_go_back_as_they_came() {
     let foo = key("foo");
     let stored = Reply::Stored { key: foo, cas: None, len: 1 };
-    let number = Reply::Number { key: foo, value: 1, cas: None, ttl: None };
+    let number = Reply::Number { key: foo, value: 1, cas: None, ttl: None, ttl_before: None };
     assert_eq!(says("ms Zm9v 1 b k\r\n", stored), "HD kZm9v b\r\n");
     assert_eq!(says("mg Zm9v b k v\r\n", Reply::Miss(foo)), "EN kZm9v b\r\n");
     assert_eq!(says("md Zm9v b k q\r\n", Reply::NotFound(foo)), "NF kZm9v b\r\n");

@@ -40,6 +40,7 @@ impl Form {
                 get,
                 cas: self.cas,
                 touch: self.touch,
+                touch_first: false,
                 vivify: None,
                 recache: None,
                 new_cas: None,

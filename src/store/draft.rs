@@ -155,7 +155,13 @@ pub struct Reservation {
 
 impl Reservation {
     pub(super) fn new(store: &Arc<Store>, shard: usize, chunk: ChunkRef, len: u32) -> Reservation {
-        Reservation { store: store.clone(), shard, chunk: Some(chunk), len: len as usize, filled: 0 }
+        Reservation {
+            store: store.clone(),
+            shard,
+            chunk: Some(chunk),
+            len: len as usize,
+            filled: 0,
+        }
     }
 
     /// Bytes of the value still to come.

@@ -366,10 +366,12 @@ impl<'a> Segment<'a> {
             bits &= bits - 1;
             Some(slot)
         };
-        std::iter::from_fn(move || loop {
-            let slot = next()?;
-            if let Some(reference) = self.slots.get(slot) {
-                return Some((slot, ChunkRef::from_u32(reference.load(Relaxed))));
+        std::iter::from_fn(move || {
+            loop {
+                let slot = next()?;
+                if let Some(reference) = self.slots.get(slot) {
+                    return Some((slot, ChunkRef::from_u32(reference.load(Relaxed))));
+                }
             }
         })
     }

@@ -249,4 +249,3 @@ fn make_shard(
     let (pins, items) = (Default::default(), AtomicU64::new(0));
     Ok(Shard { slabs, index, pins, secrets, rules, items })
 }
-

@@ -110,9 +110,7 @@ impl Hit<'_> {
     /// `None` says: copy it.
     pub fn pin(&self) -> Option<Pin> {
         let large = self.locked && self.shape.has(Shape::WIDE);
-        large.then(|| {
-            Pin::new(self.store, self.shard_no, self.chunk, self.value_len() as usize)
-        })
+        large.then(|| Pin::new(self.store, self.shard_no, self.chunk, self.value_len() as usize))
     }
 }
 
@@ -321,10 +319,9 @@ impl Store {
         if fetch.cas && self.shared.use_cas && !found.shape.has(Shape::CAS) {
             (found, loose_cas) = self.give_cas(l, shard, line, found);
         }
-        let judged = if fetch.touch_first { found.item.deadline(found.shape) } else { deadline_before };
-        let due = fetch.recache.is_some_and(|r| {
-            judged != 0 && judged < self.clock.deadline(r).0
-        });
+        let judged =
+            if fetch.touch_first { found.item.deadline(found.shape) } else { deadline_before };
+        let due = fetch.recache.is_some_and(|r| judged != 0 && judged < self.clock.deadline(r).0);
         let untaken = !found.shape.has(Shape::WIN);
         let won = created || (untaken && (due || found.shape.has(Shape::STALE)));
         let mut hit = Hit::new(self, shard_no, found.chunk, found.item, &fetch.get, now);

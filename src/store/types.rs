@@ -58,7 +58,10 @@ pub struct Inspection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// CAS unique where asked for, final length of the value.
-    Stored { cas: Option<u64>, len: u32 },
+    Stored {
+        cas: Option<u64>,
+        len: u32,
+    },
     NotStored,
     Exists,
     NotFound,
@@ -69,7 +72,12 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArithOutcome {
     /// `ttl`: seconds left, `None` for ever; `ttl_before`: before a `touch`.
-    Number { value: u64, cas: Option<u64>, ttl: Option<u32>, ttl_before: Option<u32> },
+    Number {
+        value: u64,
+        cas: Option<u64>,
+        ttl: Option<u32>,
+        ttl_before: Option<u32>,
+    },
     NotFound,
     Exists,
     NonNumeric,

@@ -61,11 +61,7 @@ impl Store {
     }
 
     /// Every chunk of every page is free, reserved, or accounted for by the index or a pin.
-    fn check_chunks(
-        &self,
-        shard: &Shard,
-        indexed: &HashSet<slab::ChunkRef>,
-    ) -> Result<(), String> {
+    fn check_chunks(&self, shard: &Shard, indexed: &HashSet<slab::ChunkRef>) -> Result<(), String> {
         let bodies: HashSet<_> =
             indexed.iter().flat_map(|c| chunks_of(&shard.slabs, *c).skip(1)).collect();
         let (mut linked, mut dying) = (0, 0);

@@ -1,12 +1,12 @@
 //! Writes of whole values: reserve → fill → commit, and the fields that come to items later.
 
+use super::Store;
 use super::draft::{Draft, Reservation};
 use super::flush::Horizon;
 use super::index::LineGuard;
 use super::read::bump;
 use super::shard::{Found, Purpose, Shard};
 use super::types::{Key, KeyHash, Local, Outcome, Refusal};
-use super::Store;
 use crate::clock::Deadline;
 use crate::command::{Set, SetMode};
 use crate::item::{Plan, Shape, Standing};
@@ -128,9 +128,10 @@ impl Store {
     }
 
     fn bits_for(&self, deadline: Deadline, binary_key: bool) -> u32 {
-        let temp = self.shared.temporary_ttl.is_some_and(|ttl| {
-            deadline != Deadline::NEVER && deadline.0 <= self.clock.now() + ttl
-        });
+        let temp = self
+            .shared
+            .temporary_ttl
+            .is_some_and(|ttl| deadline != Deadline::NEVER && deadline.0 <= self.clock.now() + ttl);
         let mut bits = if binary_key { Shape::BINARY_KEY } else { 0 };
         if temp {
             bits |= Shape::TEMP;
