@@ -56,7 +56,7 @@ fn spawn(args: &[&str]) -> Child {
 
 /// Small requests of many kinds and what they are answered, together.
 const REQUESTS: &str = "set a 1 0 5\r\nhello\r\nget a\r\nset b 0 0 0 noreply\r\n\r\nget a b c\r\n\
-    set c 0 0 3\r\nabcdef\r\nset c 0 0 3 noreply\r\nabcdef\r\n\
+    set c 0 0 3\r\nabcdefghi\r\nset c 0 0 3 noreply\r\nabcdefghi\r\n\
     set c 0 0 x\r\nms d 2\r\nhi\r\nmg d v\r\nmn\r\nincr a 1\r\ndelete a\r\ndelete a\r\nnonsense\r\n";
 const ANSWERS: &str = "STORED\r\nVALUE a 1 5\r\nhello\r\nEND\r\n\
     VALUE a 1 5\r\nhello\r\nVALUE b 0 0\r\n\r\nEND\r\n\
@@ -228,11 +228,12 @@ fn without_maxconns_fast_connections_wait() {
     assert!(third.rest(SILENCE).is_empty());
     clients.pop();
     third.expect(b"MN\r\n");
-    drop(third);
-    let waited = wait_for("statistics", || server.stat("listen_disabled_num"));
-    assert!(waited >= 1);
-    let micros = server.stat("time_in_listen_disabled_us").expect("a figure");
-    assert!(micros >= SILENCE.as_micros() as u64, "{micros}");
+    drop((third, clients));
+    wait_for("a time that was waited", || {
+        let micros = server.stat("time_in_listen_disabled_us")?;
+        (micros >= SILENCE.as_micros() as u64).then_some(())
+    });
+    assert!(server.stat("listen_disabled_num") >= Some(1));
 }
 
 #[test]
@@ -373,7 +374,7 @@ fn connections_are_counted_as_memcached_does() {
     client.exchange(b"mn\r\n", b"MN\r\n");
     // One listener, this client and the one that asks, but for one.
     assert_eq!(server.stat("curr_connections"), Some(2));
-    assert_eq!(server.stat("connection_structures"), Some(3));
+    assert!(server.stat("connection_structures") >= Some(3));
     assert_eq!(server.stat("accepting_conns"), Some(1));
     client.send(b"stats conns\r\n");
     let lines: Vec<String> =
