@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::index::LineGuard;
-use super::read::{bump, seconds_left};
+use super::read::{bump, bump_unfetched, seconds_left};
 use super::shard::{Found, Purpose, Shard};
 use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
 use super::write::{cas_matches, draft_of};
@@ -208,7 +208,7 @@ impl Store {
         padded.resize(room, b' ');
         found.item.put_value(found.shape, 0, &padded);
         l.scratch.set(padded);
-        bump(found.item, found.standing, self.flush.stamp(self.clock.now()));
+        bump_unfetched(found.item, found.standing, self.flush.stamp(self.clock.now()));
         Some(found)
     }
 

@@ -418,6 +418,14 @@ pub(super) fn bump(item: Item<'_>, standing: Standing, stamp: Seconds) {
     }
 }
 
+/// As [`bump`], for commands that memcached does not take for a fetch: incr, decr, a refused add.
+pub(super) fn bump_unfetched(item: Item<'_>, standing: Standing, stamp: Seconds) {
+    let accessed = standing.accessed(stamp).with_fetched(standing.fetched());
+    if accessed != standing {
+        item.change_standing(standing, accessed);
+    }
+}
+
 #[inline]
 fn count_hit(l: &Local, class: ClassId, shape: Shape, standing: Standing) {
     let class = &l.counters.classes[class.index()];
