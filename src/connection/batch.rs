@@ -253,3 +253,15 @@ fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
         Command::Say(_) | Command::Admin(_) | Command::Quit => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_per_event_come_in_whole_batches() {
+        for (given, turn) in [(0, 1), (1, 1), (15, 15), (16, 32), (20, 32), (32, 32), (33, 64)] {
+            assert_eq!(requests_per_turn(given), turn, "-R {given}");
+        }
+    }
+}

@@ -76,7 +76,7 @@ pub struct Connection {
     socket: Socket,
     state: State,
     decoder: Decoder,
-    /// Bytes that came and are not used up: from [`Connection::rest_at`] on, the front of a request.
+    /// Bytes that came and are not used up: from `rest_at` on, the front of a request.
     rest: Vec<u8>,
     rest_at: usize,
     /// What the client did not take yet. No command is run meanwhile.
@@ -105,7 +105,7 @@ enum State {
 }
 
 // An idle connection costs this, its slot and its word for `stats conns`.
-const _: () = assert!(size_of::<Connection>() <= 176);
+const _: () = assert!(size_of::<Connection>() <= 128);
 
 impl Workspace {
     pub fn new(store: Arc<Store>) -> Workspace {
@@ -204,6 +204,10 @@ impl Connection {
             self.resume(&mut w.desk, alone)?;
         } else if self.readable {
             self.receive(w, alone)?;
+            // The end of a value that was read straight into its chunks, and what follows it.
+            if self.readable && matches!(&self.state, State::Value(value) if value.is_filled()) {
+                self.receive(w, alone)?;
+            }
         }
         if !self.send(&mut w.desk)? {
             return Ok(Next::Wait);

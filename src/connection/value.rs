@@ -46,6 +46,11 @@ impl Value {
         self.end_len == LINE_END.len()
     }
 
+    /// True where only the line end may be missing.
+    pub(super) fn is_filled(&self) -> bool {
+        self.reservation.missing() == 0
+    }
+
     /// True where so much is missing that it is read straight into its chunks.
     pub(super) fn wants_socket(&self) -> bool {
         self.reservation.missing() >= DIRECT_MIN

@@ -38,16 +38,22 @@ pub struct Plan {
     pub client_flags: bool,
     /// Room for a CAS unique.
     pub cas: bool,
+    /// Its length and fields stand before the value: see [`Plan::settled`].
+    pub wide: bool,
 }
 
 impl Plan {
-    pub fn is_wide(&self) -> bool {
-        self.value_len > NARROW_MAX
+    /// The plan as it can be carried out: wide where the header cannot hold the value's length, or
+    /// where the whole would not fit the largest chunk.
+    pub fn settled(self, chunk_max: u32) -> Plan {
+        let narrow = Plan { wide: false, ..self };
+        let wide = self.value_len > NARROW_MAX || narrow.size() > chunk_max as usize;
+        Plan { wide, ..self }
     }
 
     /// Bytes from the item's start to where its value starts.
     pub fn value_offset(&self) -> usize {
-        if self.is_wide() {
+        if self.wide {
             (HEADER_WORDS + self.key_len.div_ceil(4) + WIDE_WORDS) * 4
         } else {
             HEADER_WORDS * 4 + self.key_len
@@ -59,7 +65,7 @@ impl Plan {
         let end = self.value_offset() + self.value_len as usize;
         let fields =
             usize::from(self.exptime) + usize::from(self.client_flags) + 2 * usize::from(self.cas);
-        if self.is_wide() || fields == 0 { end } else { end.next_multiple_of(4) + 4 * fields }
+        if self.wide || fields == 0 { end } else { end.next_multiple_of(4) + 4 * fields }
     }
 }
 
@@ -144,6 +150,7 @@ impl<'a> Item<'a> {
             exptime: shape.has(Shape::EXPTIME),
             client_flags: shape.has(Shape::FLAGS),
             cas: shape.has(Shape::CAS),
+            wide: shape.has(Shape::WIDE),
         }
     }
 
@@ -345,7 +352,14 @@ mod tests {
     fn fields_need_room() {
         let words = chunk(16);
         let item = narrow(&words, b"key", b"value");
-        let plan = Plan { key_len: 3, value_len: 5, exptime: true, client_flags: false, cas: true };
+        let plan = Plan {
+            key_len: 3,
+            value_len: 5,
+            exptime: true,
+            client_flags: false,
+            cas: true,
+            wide: false,
+        };
         assert_eq!(plan.size(), 28);
         assert!(!item.put_deadline(item.shape(), 9, 16));
         assert!(item.put_deadline(item.shape(), 9, 20));

@@ -40,7 +40,7 @@ pub struct Echo<'a> {
 
 /// What a line's flags ask for.
 #[derive(Default)]
-struct Flags {
+struct Flags<'a> {
     /// Letters that occurred, as [`bit`]s.
     seen: u64,
     touch: Option<Exptime>,
@@ -56,6 +56,8 @@ struct Flags {
     /// What follows `M`; 0 where it is bare.
     mode: Option<u8>,
     opaque_too_long: bool,
+    /// The key, where it came in base64.
+    binary_key: Option<Key<'a>>,
 }
 
 /// Why a line is refused.
@@ -94,7 +96,7 @@ const fn bits(letters: &[u8]) -> u64 {
     all
 }
 
-impl Flags {
+impl<'a> Flags<'a> {
     #[inline]
     fn has(&self, letter: u8) -> bool {
         self.seen & bit(letter) != 0
@@ -102,13 +104,18 @@ impl Flags {
 
     /// Reads all flags. `before` counts the tokens before them.
     #[inline]
-    fn parse(text: &[u8], before: usize) -> Result<Flags, Refusal> {
+    fn parse(
+        key: &[u8],
+        text: &[u8],
+        before: usize,
+        arena: &'a Bump,
+    ) -> Result<Flags<'a>, Refusal> {
         let mut flags = Flags::default();
         let mut error = None;
         let mut count = before;
         for token in Tokens::new(text) {
             count += 1;
-            match flags.take(token) {
+            match flags.take(token, key, arena) {
                 _ if count > OPTIONS_MAX => return Err(refusal(text, before, BAD_LINE)),
                 Ok(()) => {}
                 Err(Wrong::Flag(words)) => return Err(refusal(text, before, words)),
@@ -120,7 +127,7 @@ impl Flags {
     }
 
     #[inline]
-    fn take(&mut self, token: &[u8]) -> Result<(), Wrong> {
+    fn take(&mut self, token: &[u8], key: &[u8], arena: &'a Bump) -> Result<(), Wrong> {
         let [letter @ b'A'..=b'z', argument @ ..] = token else {
             return Err(Wrong::Flag("invalid flag"));
         };
@@ -130,7 +137,11 @@ impl Flags {
         self.seen |= bit(*letter);
         match letter {
             b'v' | b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' | b'q' | b'u' => {}
-            b'b' | b'x' | b'I' | b'P' | b'L' => {}
+            b'x' | b'I' | b'P' | b'L' => {}
+            b'b' => {
+                let decoded = lex::decode_key(key, arena);
+                self.binary_key = Some(decoded.ok_or(Wrong::Argument("error decoding key"))?);
+            }
             b'O' => self.opaque_too_long = token.len() > OPAQUE_MAX,
             b'M' => self.mode = Some(argument.first().copied().unwrap_or_default()),
             _ => return self.take_number(*letter, argument),
@@ -194,7 +205,7 @@ impl Refusal {
 /// A line's key, flags, and how to word the answer.
 struct Request<'a> {
     key: Key<'a>,
-    flags: Flags,
+    flags: Flags<'a>,
     echo: Echo<'a>,
 }
 
@@ -215,13 +226,7 @@ impl<'a> Request<'a> {
                 _ => Refusal::Flags(BAD_LINE),
             });
         };
-        let flags = Flags::parse(text, before)?;
-        let binary_key = flags.has(b'b');
-        let key = if binary_key {
-            lex::decode_key(key, arena).ok_or(Refusal::Flags("error decoding key"))?
-        } else {
-            plain
-        };
+        let flags = Flags::parse(key, text, before, arena)?;
         if flags.opaque_too_long {
             return Err(Refusal::Opaque);
         }
@@ -230,10 +235,10 @@ impl<'a> Request<'a> {
             verb,
             quiet: flags.has(b'q'),
             value: flags.has(b'v'),
-            binary_key,
+            binary_key: flags.binary_key.is_some(),
             len: 0,
         };
-        Ok(Request { key, flags, echo })
+        Ok(Request { key: flags.binary_key.unwrap_or(plain), flags, echo })
     }
 
     /// For the commands whose flags follow the key at once.

@@ -234,8 +234,10 @@ mod tests {
         let flags =
             |asked: &str, facts| written(|out| item_flags(out, asked.as_bytes(), key, facts));
         assert_eq!(flags("s v f t h l c k Oopq q", facts), " s12 f5 t-1 h0 l3 c16 kfoo Oopq");
-        let facts = Facts { ttl: Some(30), fetched: true, binary_key: true, ..facts };
+        let facts = Facts { ttl: Some(5), ttl_before: Some(30), ..facts };
+        let facts = Facts { fetched: true, binary_key: true, ..facts };
         assert_eq!(flags("k  O1 h t T5", facts), " kZm9v b O1 h1 t30");
+        assert_eq!(flags("T5 t", facts), " t5");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Outbox {
 
     /// Sends a pinned value after what is there so far.
     fn pin(&mut self, pin: Pin) {
-        if pin.len() == 0 {
+        if pin.is_empty() {
             return;
         }
         self.pinned += pin.len();

@@ -80,6 +80,8 @@ impl Acceptor {
             }
             if self.signals.stop() {
                 info!("stopping");
+                // Who connected before the signal may have asked something already.
+                self.accept_all();
                 return Ok(());
             }
             if self.signals.take_hangup() {

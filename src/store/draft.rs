@@ -29,24 +29,27 @@ impl Shard {
         draft: &Draft<'_>,
         horizon: Horizon,
     ) -> Result<ChunkRef, Refusal> {
-        if self.charged_size(&draft.plan) > self.rules.item_size_max as usize {
+        let geometry = self.slabs.geometry();
+        let plan = draft.plan.settled(geometry.chunk_size(geometry.largest()));
+        if self.charged_size(&plan) > self.rules.item_size_max as usize {
             return Err(Refusal::TooLarge);
         }
-        let chained = self.class_for(&draft.plan).is_none();
-        let class = self.class_for(&draft.plan).unwrap_or(self.slabs.geometry().largest());
+        let class = self.class_for(&plan);
+        let chained = class.is_none();
+        let class = class.unwrap_or(geometry.largest());
         let chunk = self.allocate(l, class, horizon).ok_or(Refusal::NoMemory)?;
         let item = self.item(chunk);
-        let Plan { key_len, value_len, .. } = draft.plan;
-        let shape = if draft.plan.is_wide() {
+        let Plan { key_len, value_len, .. } = plan;
+        let shape = if plan.wide {
             Shape::wide(key_len, chained, draft.bits)
         } else {
             Shape::narrow(key_len, value_len, draft.bits)
         };
-        if draft.plan.is_wide() {
+        if plan.wide {
             item.put_wide(shape, value_len, 0);
         }
         if chained {
-            match self.bodies(l, chunk, &draft.plan, horizon) {
+            match self.bodies(l, chunk, &plan, horizon) {
                 Some(first) => item.put_wide(shape, value_len, first),
                 None => {
                     self.free(chunk);
@@ -56,10 +59,10 @@ impl Shard {
         }
         item.set_bits(shape.0);
         item.put_key(draft.key);
-        if draft.plan.exptime {
+        if plan.exptime {
             item.put_deadline_field(item.shape(), draft.deadline);
         }
-        if draft.plan.client_flags {
+        if plan.client_flags {
             item.put_client_flags(item.shape(), draft.client_flags);
         }
         Ok(chunk)

@@ -230,6 +230,9 @@ fn make_shard(
     };
     let failed = |e: std::io::Error| format!("failed to reserve {limit} bytes: {e}");
     let slabs = Slabs::new(geometry.clone(), options).map_err(failed)?;
+    if s.initial_malloc > 0 && !slabs.charge(s.initial_malloc) {
+        return Err("more is malloced already than -m allows".into());
+    }
     let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
     // As many lines as hold the items that memcached would have put on that many buckets.
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);

@@ -101,8 +101,9 @@ impl Shard {
 
     /// The class of a one-chunk item; `None`: it needs a chain.
     pub fn class_for(&self, plan: &Plan) -> Option<ClassId> {
-        let size = if self.rules.as_memcached { self.charged_size(plan) } else { plan.size() };
-        self.slabs.geometry().class_for(size)
+        let geometry = self.slabs.geometry();
+        // What memcached would charge too much for the largest chunk may still fit it here.
+        geometry.class_for(self.counted_size(plan)).or(geometry.class_for(plan.size()))
     }
 
     pub fn class_counters<'a>(&self, l: &'a Local, class: ClassId) -> &'a ClassCounters {

@@ -35,6 +35,7 @@ pub(super) fn draft_of(
         exptime: deadline != Deadline::NEVER,
         client_flags: false,
         cas,
+        wide: false,
     };
     Draft { key: key.bytes(), plan, deadline: deadline.0, client_flags: 0, bits }
 }
@@ -105,6 +106,7 @@ impl Store {
             exptime: deadline != Deadline::NEVER || set.invalidate,
             client_flags: set.client_flags != 0,
             cas: self.shared.use_cas && (set.return_cas || set.new_cas.is_some()),
+            wide: false,
         };
         let bits = self.bits_for(deadline, set.binary_key);
         let draft = Draft {
@@ -330,6 +332,7 @@ impl Store {
             exptime: deadline != 0,
             client_flags: client_flags != 0,
             cas: cas_room,
+            wide: false,
         };
         let draft = Draft { key: set.key.bytes(), plan, deadline, client_flags, bits };
         let Ok(chunk) = shard.draft(l, &draft, horizon) else { return Ok(Outcome::NotStored) };

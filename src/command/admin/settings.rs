@@ -164,7 +164,7 @@ mod tests {
         auth_enabled_ascii no
         item_size_max 1048576
         maxconns_fast yes
-        hashpower_init 16
+        hashpower_init 0
         slab_reassign yes
         slab_automove 1
         slab_automove_ratio 0.80
