@@ -1,5 +1,5 @@
-//! `-m` holds: a small cache is overfilled with values whose sizes shift, and what the kernel counts
-//! as the server's memory stays within `-m` and a stated allowance.
+//! `-m` holds: a small cache is overfilled with values whose sizes shift, and what the kernel
+//! counts as the server's memory stays within `-m` and a stated allowance.
 
 mod common;
 
@@ -71,7 +71,7 @@ fn small_items_are_packed() {
 
 /// Stores values of `sizes` until they are [`OVERFILL`] times the memory, under fresh keys.
 fn fill(client: &mut Client, sizes: (usize, usize), number: &mut u64, random: &mut Random) {
-    let mut left = (OVERFILL * MEMORY_MIB << 20) as usize;
+    let mut left = ((OVERFILL * MEMORY_MIB) << 20) as usize;
     // Small values are many: half as much of them is overfill enough.
     if sizes.1 <= 100 {
         left /= 4;
