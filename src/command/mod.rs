@@ -41,6 +41,8 @@ pub enum Say {
     End,
     /// `MN`
     MetaNoop,
+    /// `shutdown` where `-A` was not given, as it cannot be yet.
+    ShutdownDisabled,
     Error(Error),
 }
 

@@ -48,6 +48,8 @@ struct Flags<'a> {
     recache: Option<Exptime>,
     /// `T` came before `R`.
     touch_first: bool,
+    /// `T` came after `N`.
+    touch_last: bool,
     client_flags: Option<u32>,
     compare_cas: Option<u64>,
     new_cas: Option<u64>,
@@ -149,9 +151,17 @@ impl<'a> Flags<'a> {
         Ok(())
     }
 
+    /// The exptime of an item that `N` creates: of `N` and `T` the later one sets it.
+    fn created(&self) -> Option<Exptime> {
+        self.vivify.map(|own| self.touch.filter(|_| self.touch_last).unwrap_or(own))
+    }
+
     fn take_number(&mut self, letter: u8, argument: &[u8]) -> Result<(), Wrong> {
         let (valid, wrong) = match letter {
-            b'T' => (assign(&mut self.touch, argument, lex::exptime), BAD_ARGUMENT),
+            b'T' => {
+                self.touch_last = self.vivify.is_some();
+                (assign(&mut self.touch, argument, lex::exptime), BAD_ARGUMENT)
+            }
             b'N' => (assign(&mut self.vivify, argument, lex::exptime), BAD_ARGUMENT),
             b'R' => {
                 self.touch_first = self.touch.is_some();
@@ -292,7 +302,7 @@ pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
             cas: flags.has(b'c'),
             touch: flags.touch,
             touch_first: flags.touch_first,
-            vivify: flags.vivify,
+            vivify: flags.created(),
             recache: flags.recache,
             new_cas: flags.new_cas,
             binary_key: echo.binary_key,
@@ -395,7 +405,7 @@ fn arith<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
         delta: flags.delta.unwrap_or(1),
         // Here memcached takes 0 for no unique.
         compare_cas: flags.compare_cas.filter(|&unique| unique != 0),
-        vivify: flags.vivify,
+        vivify: flags.created(),
         initial: flags.initial.unwrap_or_default(),
         touch: flags.touch,
         new_cas: flags.new_cas,

@@ -147,7 +147,7 @@ pub(super) fn reply(out: &mut Vec<u8>, echo: &Echo<'_>, reply: &Reply<'_>) {
             let facts = Facts { cas: cas.unwrap_or(0), ttl, ttl_before, ..Facts::default() };
             arith(out, echo, key, value, facts);
         }
-        Reply::Inspected { key, ref item } => inspected(out, echo, key, item),
+        Reply::Inspected { key, ref item } => inspected(out, key, item),
         ref reply => text_encode::reply(out, Default::default(), reply),
     }
 }
@@ -198,9 +198,9 @@ fn arith(out: &mut Vec<u8>, echo: &Echo<'_>, key: Key<'_>, value: u64, facts: Fa
 }
 
 /// `ME <key> <name>=<value>*`
-fn inspected(out: &mut Vec<u8>, echo: &Echo<'_>, key: Key<'_>, item: &Inspection) {
+fn inspected(out: &mut Vec<u8>, key: Key<'_>, item: &Inspection) {
     out.extend_from_slice(b"ME ");
-    if echo.binary_key {
+    if item.binary_key {
         encode_key(out, key.bytes());
     } else {
         out.extend_from_slice(key.bytes());

@@ -53,8 +53,8 @@ pub enum Decoded<'a> {
     /// A command in the first `used` bytes. A `Command::Set` is followed by its value and CRLF,
     /// which are not in `used`.
     Command { used: usize, command: Command<'a>, echo: Echo<'a> },
-    /// A storage command that is refused by its line alone (bad exptime, wrong mode): the next
-    /// `swallow` bytes after the first `used` are its value and are dropped; then the error is said.
+    /// A storage command that is refused by its line alone (bad exptime, wrong mode): the
+    /// `swallow` bytes after the first `used` are its value and are dropped, and the error is said.
     Refused { used: usize, swallow: u64, error: Error, echo: Echo<'a> },
     /// More bytes are needed.
     Incomplete,

@@ -3,7 +3,7 @@
 use super::lex::{self, Args, BAD_FORMAT};
 use super::text::{command, say_error};
 use super::{Decoded, lex::Tokens};
-use crate::command::{Admin, Command, Error, StatsTopic};
+use crate::command::{Admin, Command, Error, Say, StatsTopic};
 
 /// Any line whose command is no data command. `verb` is what comes before the first blank; the
 /// commands that memcached looks up later it takes from the line's first token, so those may have
@@ -12,6 +12,7 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
     match verb {
         b"version" => return admin(used, Admin::Version, false),
         b"stats" => return stats(&lex::args(args), used),
+        b"shutdown" => return command(used, Command::Say(Say::ShutdownDisabled), false),
         _ => {}
     }
     let mut tokens = Tokens::new(line);

@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::index::LineGuard;
-use super::read::{bump, seconds_left};
+use super::read::{bump, bump_unfetched, seconds_left};
 use super::shard::{Found, Purpose, Shard};
 use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
 use super::write::{cas_matches, draft_of};
@@ -150,11 +150,15 @@ impl Store {
         arith: &Arith<'_>,
         found: Found<'a>,
     ) -> ArithOutcome {
+        // memcached's order: no number at all, another CAS unique, not quite a number.
+        if found.shape.has(Shape::WIDE) || found.shape.narrow_len() == 0 {
+            return ArithOutcome::NonNumeric;
+        }
         let compare = arith.compare_cas.filter(|cas| *cas != 0);
-        let Some(old) = number_in(l, &found) else { return ArithOutcome::NonNumeric };
         if compare.is_some() && !cas_matches(compare, &found) {
             return ArithOutcome::Exists;
         }
+        let Some(old) = number_in(l, &found) else { return ArithOutcome::NonNumeric };
         let value = match arith.increment {
             true => old.wrapping_add(arith.delta),
             false => old.saturating_sub(arith.delta),
@@ -208,7 +212,7 @@ impl Store {
         padded.resize(room, b' ');
         found.item.put_value(found.shape, 0, &padded);
         l.scratch.set(padded);
-        bump(found.item, found.standing, self.flush.stamp(self.clock.now()));
+        bump_unfetched(found.item, found.standing, self.flush.stamp(self.clock.now()));
         Some(found)
     }
 
@@ -272,9 +276,6 @@ impl Store {
 /// The number that a value starts with, by the rules of memcached's `safe_strtoull`: blanks before
 /// it, then digits, then a blank or the end.
 fn number_in(l: &Local, found: &Found<'_>) -> Option<u64> {
-    if found.shape.has(Shape::WIDE) {
-        return None;
-    }
     let mut value = l.scratch.take();
     value.clear();
     found.item.copy_narrow(found.shape, &mut value);

@@ -265,7 +265,7 @@ impl Store {
         if hit.won {
             hit.item.set_bits(Shape::WIN);
         }
-        if get.bump && !created {
+        if get.bump {
             bump(hit.item, hit.item.standing(), stamp);
         }
         count_fetch_hit(l, shard.slabs.class_of(hit.chunk), fetch, &hit);
@@ -312,7 +312,8 @@ impl Store {
         let shard = self.shard_at(shard_no);
         let now = self.clock.now();
         let (standing, deadline_before) = (found.standing, found.item.deadline(found.shape));
-        if let Some(exptime) = fetch.touch {
+        // What is created has its exptime already.
+        if let Some(exptime) = fetch.touch.filter(|_| !created) {
             found = self.redate(l, shard, line, found, self.clock.deadline(exptime))?;
         }
         let mut loose_cas = None;
@@ -355,6 +356,7 @@ impl Store {
             fetched: standing.fetched(),
             class: u32::from(shard.slabs.class_of(chunk).0),
             size: shard.counted_size(&item.plan(shape)) as u32,
+            binary_key: shape.has(Shape::BINARY_KEY),
         })
     }
 }
@@ -413,6 +415,14 @@ pub(super) fn seconds_left(deadline: Seconds, now: Seconds) -> Option<u32> {
 #[inline]
 pub(super) fn bump(item: Item<'_>, standing: Standing, stamp: Seconds) {
     let accessed = standing.accessed(stamp);
+    if accessed != standing {
+        item.change_standing(standing, accessed);
+    }
+}
+
+/// As [`bump`], for commands that memcached does not take for a fetch: incr, decr, a refused add.
+pub(super) fn bump_unfetched(item: Item<'_>, standing: Standing, stamp: Seconds) {
+    let accessed = standing.accessed(stamp).with_fetched(standing.fetched());
     if accessed != standing {
         item.change_standing(standing, accessed);
     }

@@ -52,6 +52,8 @@ pub struct Inspection {
     pub class: u32,
     /// Bytes of the item as `stats` counts them.
     pub size: u32,
+    /// The key came in base64.
+    pub binary_key: bool,
 }
 
 /// How a write ended.

@@ -4,7 +4,7 @@ use super::Store;
 use super::draft::{Draft, Reservation};
 use super::flush::Horizon;
 use super::index::LineGuard;
-use super::read::bump;
+use super::read::bump_unfetched;
 use super::shard::{Found, Purpose, Shard};
 use super::types::{Key, KeyHash, Local, Outcome, Refusal};
 use crate::clock::Deadline;
@@ -210,7 +210,7 @@ impl Store {
         match (set.mode, old) {
             (SetMode::Set, _) | (SetMode::Replace, Some(_)) | (SetMode::Add, None) => None,
             (SetMode::Add, Some(old)) => {
-                bump(old.item, old.standing, self.flush.stamp(self.clock.now()));
+                bump_unfetched(old.item, old.standing, self.flush.stamp(self.clock.now()));
                 Some(Outcome::NotStored)
             }
             (SetMode::Cas, Some(old)) => {

@@ -95,13 +95,21 @@ fn binary_keys_go_back_as_they_came() {
 
 #[test]
 fn an_item_is_inspected() {
-    let item = Inspection { ttl: None, idle: 3, cas: 17, fetched: true, class: 1, size: 64 };
+    let item = Inspection {
+        ttl: None,
+        idle: 3,
+        cas: 17,
+        fetched: true,
+        class: 1,
+        size: 64,
+        binary_key: false,
+    };
     let reply = |key, item| Reply::Inspected { key, item };
     assert_eq!(
         says("me a\r\n", reply(key("a"), item.clone())),
         "ME a exp=-1 la=3 cas=17 fetch=yes cls=1 size=64\r\n"
     );
-    let item = Inspection { ttl: Some(30), fetched: false, ..item };
+    let item = Inspection { ttl: Some(30), fetched: false, binary_key: true, ..item };
     assert_eq!(
         says("me Zm9v b\r\n", reply(key("foo"), item)),
         "ME Zm9v exp=30 la=3 cas=17 fetch=no cls=1 size=64\r\n"

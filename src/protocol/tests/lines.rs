@@ -274,6 +274,14 @@ fn meta_gets_take_a_lock_only_where_they_must() {
             let fetch = Fetch { touch_first: true, recache: Some(Exptime(5)), ..fetch.clone() };
             Command::Fetch(Fetch { touch: Some(Exptime(30)), ..fetch })
         }),
+        ("mg a T3 N4", {
+            let vivify = Some(Exptime(4));
+            Command::Fetch(Fetch { touch: Some(Exptime(3)), vivify, ..fetch.clone() })
+        }),
+        ("mg a N4 T3", {
+            let vivify = Some(Exptime(3));
+            Command::Fetch(Fetch { touch: Some(Exptime(3)), vivify, ..fetch.clone() })
+        }),
         (
             "mg a N0 E7",
             Command::Fetch(Fetch { vivify: Some(Exptime(0)), new_cas: Some(7), ..fetch }),
@@ -320,7 +328,7 @@ fn meta_writes() {
         ("ma a MI C0", Command::Arith(ma.clone())),
         ("ma a M- D3 C4 N5 J6 T7 E8 c", {
             let ma = Arith { increment: false, delta: 3, compare_cas: Some(4), ..ma };
-            let ma = Arith { vivify: Some(Exptime(5)), initial: 6, new_cas: Some(8), ..ma };
+            let ma = Arith { vivify: Some(Exptime(7)), initial: 6, new_cas: Some(8), ..ma };
             Command::Arith(Arith { touch: Some(Exptime(7)), return_cas: true, ..ma })
         }),
         ("me a", Command::Inspect(key("a"))),
