@@ -8,8 +8,7 @@ use common::{Client, Random, Server};
 const MEMORY_MIB: u64 = 32;
 /// Beyond `-m`: code, stacks, connections, statistics.
 const ALLOWANCE_MIB: u64 = 10;
-/// What a build without optimisation needs more, for its larger code and stacks.
-const DEBUG_ALLOWANCE_MIB: u64 = 4;
+const ALLOWED: u64 = (MEMORY_MIB + ALLOWANCE_MIB) << 20;
 /// Each phase stores this many times `-m` in values of its own sizes.
 const OVERFILL: u64 = 2;
 /// Sizes of the phases' values in bytes: from the smallest to those of many chunks, and back.
@@ -17,11 +16,6 @@ const PHASES: [(usize, usize); 6] =
     [(10, 100), (500, 1500), (3000, 9000), (50_000, 400_000), (20, 60), (1, 20_000)];
 /// Requests in one write.
 const BATCH_BYTES: usize = 256 << 10;
-
-fn allowed() -> u64 {
-    let debug = if cfg!(debug_assertions) { DEBUG_ALLOWANCE_MIB } else { 0 };
-    (MEMORY_MIB + ALLOWANCE_MIB + debug) << 20
-}
 
 #[test]
 fn resident_memory_stays_within_m() {
@@ -35,10 +29,10 @@ fn resident_memory_stays_within_m() {
         fill(&mut client, sizes, &mut number, &mut random);
         let resident = server.memory("VmRSS");
         println!("values of {sizes:?}: {number} stored, VmRSS {} KiB", resident >> 10);
-        assert!(resident <= allowed(), "VmRSS {resident} after values of {sizes:?}");
+        assert!(resident <= ALLOWED, "VmRSS {resident} after values of {sizes:?}");
     }
     let highest = server.memory("VmHWM");
-    assert!(highest <= allowed(), "VmHWM {highest}");
+    assert!(highest <= ALLOWED, "VmHWM {highest}");
     let present = count_present(&mut client, number);
     let counted = server.stat("curr_items").expect("curr_items");
     println!("{present} of {number} items present, curr_items {counted}");
