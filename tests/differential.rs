@@ -87,32 +87,42 @@ impl Pair {
     }
 
     fn compare(&mut self, batch: &[Request], random: &mut Random) -> Result<(), String> {
-        let mut replies = [Vec::new(), Vec::new()];
         let closes = batch.last().is_some_and(|request| request.closes);
-        for side in 0..2 {
-            let mut bytes = self.render(batch, side);
-            if side == 0 {
-                self.sent.extend_from_slice(&bytes);
-            }
-            bytes.extend_from_slice(SENTINEL);
-            send_in_pieces(&mut self.clients[side], &bytes, random);
-            let (reply, closed) = read_to_sentinel(&mut self.clients[side]);
-            if closed != closes {
-                let request = printable(&bytes);
-                return Err(format!("side {side} closed: {closed}, after {request}"));
-            }
-            replies[side] = reply;
-        }
+        let ours = self.ask(0, batch, random, closes)?;
+        let theirs = self.ask(1, batch, random, closes)?;
         if closes {
             self.clients = connect(&self.servers);
         }
         let key = if let [one] = batch { one.key.as_str() } else { "" };
+        let replies = [ours, theirs];
         self.compare_replies(&replies, key).map_err(|why| {
             let request = printable(&self.render(batch, 0));
             let [ours, theirs] = replies.each_ref().map(|reply| printable(reply));
             let story = self.story(&[key, &why].join(" "));
             format!("{why}\n  asked  {request}\n  ours   {ours}\n  theirs {theirs}\n{story}")
         })
+    }
+
+    /// Sends the batch to one of the servers; its reply.
+    fn ask(
+        &mut self,
+        side: usize,
+        batch: &[Request],
+        random: &mut Random,
+        closes: bool,
+    ) -> Result<Vec<u8>, String> {
+        let mut bytes = self.render(batch, side);
+        if side == 0 {
+            self.sent.extend_from_slice(&bytes);
+        }
+        bytes.extend_from_slice(SENTINEL);
+        send_in_pieces(&mut self.clients[side], &bytes, random);
+        let (reply, closed) = read_to_sentinel(&mut self.clients[side]);
+        if closed != closes {
+            let (request, reply) = (printable(&bytes), printable(&reply));
+            return Err(format!("side {side} closed: {closed}, after {request}\n  said {reply}"));
+        }
+        Ok(reply)
     }
 
     /// The last lines that named a key of `difference`.

@@ -14,7 +14,7 @@ const FENCES: [(&str, &[&str]); 4] = [
     ("mio", &["src/server", "src/connection"]),
     ("memmap2", &["slab/src"]),
     ("clap", &["src/config"]),
-    ("rustcached_slab", &["src/item", "src/store", "slab"]),
+    ("slab", &["src/item", "src/store", "slab"]),
 ];
 /// Packages of which one file alone may speak.
 const ONE_FILE_PACKAGES: [&str; 1] = ["memmap2"];

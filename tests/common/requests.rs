@@ -182,7 +182,8 @@ impl Generator {
         if !b.is_empty() {
             flags.retain(|flag| *flag != "k");
         }
-        flags.extend(["N0", "N100000"].into_iter().filter(|_| b.is_empty()));
+        let create = self.random.once_in(2);
+        flags.extend(["N0", "N100000"].into_iter().filter(|_| b.is_empty() && create));
         keep_one_of(&mut flags, 'T', &mut self.random);
         keep_one_of(&mut flags, 'N', &mut self.random);
         // memcached does flags one by one: t before N tells no time, and of T and N the last sets
@@ -256,14 +257,18 @@ impl Generator {
 
     fn meta_arithmetic(&mut self) -> Request {
         let (key, b) = self.meta_key();
+        let create = self.random.once_in(2);
         let mut flags = vec!["c", "k", "Oabc", "q", "t", "v", "D5", "MI", "MD", "T0"];
         flags.extend(["M+", "M-", "T100000"].into_iter().filter(|_| self.random.once_in(3)));
-        flags.extend(["N0", "J17"].into_iter().filter(|_| b.is_empty()));
+        flags.extend(["N0", "J17"].into_iter().filter(|_| b.is_empty() && create));
         if !self.full {
             flags.retain(|flag| *flag != "q");
         }
         keep_one_of(&mut flags, 'M', &mut self.random);
         keep_one_of(&mut flags, 'T', &mut self.random);
+        if flags.contains(&"N0") {
+            flags.retain(|flag| !flag.starts_with(['t', 'T']));
+        }
         let mut request = Request { key: key.clone(), arithmetic: true, ..Request::default() };
         request.push(format!("ma {key}{b}{}", self.some_flags(&flags)));
         if self.random.once_in(5) {

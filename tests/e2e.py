@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Drives a server with the clients that people use: pymemcache, python-memcached, pylibmc where it
+is installed, and the tools of libmemcached.
+
+    e2e.py /path/to/server
+
+Prints a line for each part and ends with status 0 only if every part that could run did well.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+
+@contextlib.contextmanager
+def running(server):
+    """A server on an ephemeral port; gives that port."""
+    with tempfile.TemporaryDirectory() as folder:
+        ports = os.path.join(folder, "ports")
+        command = [server, "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "64"]
+        if os.geteuid() == 0:
+            command += ["-u", "root"]
+        environment = dict(os.environ, MEMCACHED_PORT_FILENAME=ports)
+        process = subprocess.Popen(command, env=environment)
+        try:
+            yield wait_for_port(process, ports)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+        assert process.returncode in (0, -15), process.returncode
+
+
+def wait_for_port(process, ports):
+    for _ in range(2000):
+        if process.poll() is not None:
+            sys.exit(f"the server ended with {process.returncode}")
+        if os.path.exists(ports):
+            with open(ports, encoding="ascii") as file:
+                for line in file:
+                    if line.startswith("TCP INET:"):
+                        return int(line.split()[-1])
+        time.sleep(0.01)
+    sys.exit("the server did not write its port")
+
+
+def with_pymemcache(port):
+    from pymemcache.client.base import Client
+
+    client = Client(("127.0.0.1", port), default_noreply=False)
+    assert client.version().count(b".") == 2
+    assert client.set("a", b"1", expire=100)
+    assert client.get("a") == b"1"
+    assert not client.add("a", b"2")
+    assert client.replace("a", b"10")
+    assert client.incr("a", 5) == 15 and client.decr("a", 20) == 0
+    assert client.touch("a", 200)
+    value, unique = client.gets("a")
+    assert client.cas("a", b"x", unique) and client.cas("a", b"y", unique) is False
+    assert client.append("a", b"+") and client.prepend("a", b"-") and client.get("a") == b"-x+"
+    many = {f"many{i}": b"%d" % i * 50 for i in range(500)}
+    assert client.set_many(many) == []
+    assert client.get_many(many) == many
+    assert client.delete("a") and client.get("a") is None
+    big = os.urandom(700_000)
+    assert client.set("big", big) and client.get("big") == big
+    client.set("quiet", b"1", noreply=True)
+    assert client.get("quiet") == b"1"
+    assert client.stats()[b"curr_items"] >= 500
+    assert client.flush_all() and client.get("big") is None
+    client.quit()
+
+
+def with_python_memcached(port):
+    import memcache
+
+    client = memcache.Client([f"127.0.0.1:{port}"], debug=1)
+    assert client.set("object", {"a": [1, 2, 3]}, time=100)
+    assert client.get("object") == {"a": [1, 2, 3]}
+    assert client.set("n", 5) and client.incr("n") == 6 and client.decr("n", 2) == 4
+    assert client.set_multi({"x": "1", "y": "2"}) == []
+    assert client.get_multi(["x", "y", "z"]) == {"x": "1", "y": "2"}
+    assert client.touch("x", 50)
+    assert client.delete("x") and client.get("x") is None
+    assert len(client.get_stats()) == 1 and client.get_slab_stats()
+
+
+def with_pylibmc(port):
+    import pylibmc
+
+    client = pylibmc.Client([f"127.0.0.1:{port}"], behaviors={"cas": True, "tcp_nodelay": True})
+    assert client.set("k", "value", time=100) and client.get("k") == "value"
+    value, unique = client.gets("k")
+    assert client.cas("k", "other", unique)
+    assert client.set_multi({f"m{i}": i for i in range(300)}) == []
+    assert client.get_multi([f"m{i}" for i in range(300)]) == {f"m{i}": i for i in range(300)}
+    assert client.set("n", 1) and client.incr("n") == 2
+    assert client.add("k", "x") is False and client.append("k", "!")
+    assert client.get("k") == "other!" and client.delete("k")
+    client.disconnect_all()
+
+
+def with_tools(port):
+    def run(*command):
+        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+        return done.stdout
+
+    server = f"--servers=127.0.0.1:{port}"
+    run("memcping", server)
+    assert b"curr_connections" in run("memcstat", server)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a_file")
+        content = os.urandom(20_000).hex().encode()
+        with open(path, "wb") as file:
+            file.write(content)
+        run("memccp", server, "--set", path)
+        assert content in run("memccat", server, "a_file")
+        run("memcexist", server, "a_file")
+        run("memctouch", server, "--expire=100", "a_file")
+        run("memcrm", server, "a_file")
+        gone = subprocess.run(["memcexist", server, "a_file"], capture_output=True, timeout=60)
+        assert gone.returncode != 0
+    run("memcflush", server)
+
+
+def installed(module):
+    try:
+        __import__(module)
+    except ImportError:
+        return False
+    return True
+
+
+def main():
+    parts = [
+        ("pymemcache", with_pymemcache, installed("pymemcache")),
+        ("python-memcached", with_python_memcached, installed("memcache")),
+        ("pylibmc", with_pylibmc, installed("pylibmc")),
+        ("libmemcached's tools", with_tools, shutil.which("memcstat") is not None),
+    ]
+    ran = 0
+    for name, part, available in parts:
+        if not available:
+            print(f"{name}: skipped, not installed")
+            continue
+        with running(sys.argv[1]) as port:
+            part(port)
+        ran += 1
+        print(f"{name}: ok")
+    if ran == 0:
+        sys.exit("no client is installed")
+
+
+if __name__ == "__main__":
+    main()
