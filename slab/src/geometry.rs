@@ -35,8 +35,9 @@ pub enum GeometryError {
 }
 
 impl Geometry {
-    /// The compact layout's ladder: sizes of page/k rounded down to 4 bytes, from `smallest`, each
-    /// at least `factor` times the one before, to page/8. Nothing is left over at a page's end.
+    /// The compact layout's ladder: sizes of page/k rounded down to 4 bytes, from `smallest` to
+    /// page/8, each at most `factor` times the one before where there is such a k, else the next.
+    /// Nothing is left over at a page's end that could have made the chunks larger.
     pub fn compact(page_size: u32, factor: f64, smallest: u32) -> Result<Geometry, GeometryError> {
         if factor.is_nan() || factor <= 1.0 {
             return Err(GeometryError::Factor);
@@ -46,10 +47,10 @@ impl Geometry {
         let mut size = smallest.clamp(CHUNK_MIN, largest).next_multiple_of(4);
         while size < largest {
             sizes.push(size);
-            // The fewest chunks whose size is still within one step, then all their room.
-            let wanted = f64::from(size) * factor;
-            let per_page = (f64::from(page_size) / wanted).ceil() as u32;
-            size = (page_size / per_page.max(8) / 4 * 4).max(size + 4);
+            // The fewest chunks whose size is still within one step, but fewer than before.
+            let within_step = (f64::from(page_size) / (f64::from(size) * factor)).ceil() as u32;
+            let per_page = within_step.min(page_size / (size + 4)).max(8);
+            size = page_size / per_page / 4 * 4;
         }
         sizes.push(largest);
         Geometry::new(page_size, sizes)
@@ -158,7 +159,8 @@ mod tests {
         assert_eq!((sizes[0], *sizes.last().unwrap()), (24, 8192));
         for pair in sizes.windows(2) {
             let step = f64::from(pair[1]) / f64::from(pair[0]);
-            assert!(step <= 1.12 || pair[1] - pair[0] <= 4, "{pair:?}");
+            let next = 65_536 / (65_536 / pair[0] - 1) / 4 * 4;
+            assert!(step <= 1.12 || pair[1] - pair[0] <= 4 || pair[1] == next, "{pair:?}");
         }
         for class in g.classes() {
             let used = g.chunks_per_page(class) * g.chunk_size(class);

@@ -1,10 +1,9 @@
 //! Changes to items that exist: delete, incr and decr, touch.
 
 use super::Store;
-use super::index::LineGuard;
+use super::held::{Found, Held, Purpose};
 use super::read::{bump, bump_unfetched, seconds_left};
 use super::requests::{Arith, Delete, Touch};
-use super::shard::{Found, Purpose, Shard};
 use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
 use super::write::{cas_matches, draft_of};
 use crate::clock::Deadline;
@@ -15,10 +14,8 @@ const DIGITS_MAX: usize = 20;
 
 impl Store {
     pub fn delete(&self, l: &Local, delete: &Delete<'_>, hash: KeyHash) -> DeleteOutcome {
-        let shard = self.shard_of(hash);
-        let mut line = shard.index.lock(hash.0);
-        let horizon = self.horizon();
-        let found = shard.find(l, &mut line, delete.key, horizon, Purpose::Read);
+        let mut held = self.hold(l, hash);
+        let found = held.find(delete.key, Purpose::Read);
         let Some(found) = found else {
             l.counters.thread.delete_misses.bump();
             return DeleteOutcome::NotFound;
@@ -27,9 +24,9 @@ impl Store {
             l.counters.thread.delete_misses.bump();
             return DeleteOutcome::Exists;
         }
-        let class = shard.class_counters(l, shard.slabs.class_of(found.chunk));
+        let class = held.class_counters(found.chunk);
         let found = if delete.drop_value {
-            match self.entomb(l, shard, &mut line, delete, found) {
+            match self.entomb(&mut held, delete, found) {
                 Some(tombstone) => tombstone,
                 None => return DeleteOutcome::NoMemory,
             }
@@ -37,21 +34,19 @@ impl Store {
             found
         };
         if delete.invalidate {
-            return self.invalidate(l, shard, &mut line, delete, found);
+            return self.invalidate(&mut held, delete, found);
         }
         class.delete_hits.bump();
         if !delete.drop_value {
-            self.drop_found(l, shard, &mut line, found);
+            held.drop_found(found);
         }
         DeleteOutcome::Deleted
     }
 
     /// Puts an empty item in a found one's place; it keeps the CAS unique unless told otherwise.
     fn entomb<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
+        &self,
+        held: &mut Held<'a>,
         delete: &Delete<'_>,
         found: Found<'a>,
     ) -> Option<Found<'a>> {
@@ -61,39 +56,36 @@ impl Store {
         let mut draft = draft_of(delete.key, 0, deadline, 0, cas.is_some());
         draft.client_flags = delete.client_flags;
         draft.plan = Plan { client_flags: delete.client_flags != 0, ..draft.plan };
-        let chunk = shard.draft(l, &draft, self.horizon()).ok()?;
+        let chunk = held.shard.draft(held.l, &draft, held.horizon).ok()?;
         if let Some(cas) = cas {
-            shard.put_cas(chunk, cas);
+            held.shard.put_cas(chunk, cas);
         }
         let slot = found.slot;
-        self.link_over(l, shard, line, found, chunk);
-        let item = shard.item(chunk);
-        Some(Found { slot, chunk, item, shape: item.shape(), standing: item.standing() })
+        held.link_over(found, chunk);
+        Some(held.linked(slot, chunk))
     }
 
     /// Marks a found item stale, with no win handed out, a newer CAS unique and perhaps a deadline.
     fn invalidate<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
+        &self,
+        held: &mut Held<'a>,
         delete: &Delete<'_>,
         mut found: Found<'a>,
     ) -> DeleteOutcome {
         if let Some(exptime) = delete.touch {
-            match self.redate(l, shard, line, found, self.clock.deadline(exptime)) {
+            match held.redate(found, self.clock.deadline(exptime)) {
                 Some(redated) => found = redated,
                 None => return DeleteOutcome::Deleted,
             }
         }
         // An item without a unique needs none: it counts as newer than any that was given out.
         if let Some(cas) = self.cas_for(delete.new_cas, found.shape.has(Shape::CAS)) {
-            match self.change_cas(l, shard, line, found, cas) {
+            match held.change_cas(found, cas) {
                 Ok(changed) => found = changed,
                 Err(_) => return DeleteOutcome::NoMemory,
             }
         }
-        line.dirty();
+        held.line.dirty();
         found.item.set_bits(Shape::STALE);
         found.item.clear_bits(Shape::WIN);
         DeleteOutcome::Deleted
@@ -101,37 +93,25 @@ impl Store {
 
     /// False: not found.
     pub fn touch(&self, l: &Local, touch: &Touch<'_>, hash: KeyHash) -> bool {
-        let shard = self.shard_of(hash);
-        let horizon = self.horizon();
-        let stamp = self.flush.stamp(horizon.now);
-        let mut line = shard.index.lock(hash.0);
         l.counters.thread.touch_cmds.bump();
         let deadline = self.clock.deadline(touch.exptime);
-        let touched = shard
-            .find(l, &mut line, touch.key, horizon, Purpose::Read)
-            .and_then(|found| self.redate(l, shard, &mut line, found, deadline));
-        match touched {
-            Some(found) => {
-                bump(found.item, found.standing, stamp);
-                let class = shard.slabs.class_of(found.chunk);
-                shard.class_counters(l, class).touch_hits.bump();
-                true
-            }
-            None => {
-                l.counters.thread.touch_misses.bump();
-                false
-            }
-        }
+        let mut held = self.hold(l, hash);
+        let found = held.find(touch.key, Purpose::Read);
+        let Some(found) = found.and_then(|found| held.redate(found, deadline)) else {
+            l.counters.thread.touch_misses.bump();
+            return false;
+        };
+        bump(found.item, found.standing, held.horizon.stamp);
+        held.class_counters(found.chunk).touch_hits.bump();
+        true
     }
 
     /// Adds to or takes from a decimal number: 64 bits, wrapping up, stopping at 0 downwards.
     pub fn arith(&self, l: &Local, arith: &Arith<'_>, hash: KeyHash) -> ArithOutcome {
-        let shard = self.shard_of(hash);
-        let mut line = shard.index.lock(hash.0);
-        let horizon = self.horizon();
-        match shard.find(l, &mut line, arith.key, horizon, Purpose::Read) {
-            Some(found) => self.arith_found(l, shard, &mut line, arith, found),
-            None if arith.vivify.is_some() => self.arith_create(l, shard, &mut line, arith),
+        let mut held = self.hold(l, hash);
+        match held.find(arith.key, Purpose::Read) {
+            Some(found) => self.arith_found(&mut held, arith, found),
+            None if arith.vivify.is_some() => self.arith_create(&mut held, arith),
             None => {
                 match arith.increment {
                     true => l.counters.thread.incr_misses.bump(),
@@ -143,10 +123,8 @@ impl Store {
     }
 
     fn arith_found<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
+        &self,
+        held: &mut Held<'a>,
         arith: &Arith<'_>,
         found: Found<'a>,
     ) -> ArithOutcome {
@@ -158,19 +136,19 @@ impl Store {
         if compare.is_some() && !cas_matches(compare, &found) {
             return ArithOutcome::Exists;
         }
-        let Some(old) = number_in(l, &found) else { return ArithOutcome::NonNumeric };
+        let Some(old) = number_in(held.l, &found) else { return ArithOutcome::NonNumeric };
         let value = match arith.increment {
             true => old.wrapping_add(arith.delta),
             false => old.saturating_sub(arith.delta),
         };
-        let class = shard.class_counters(l, shard.slabs.class_of(found.chunk));
+        let class = held.class_counters(found.chunk);
         match arith.increment {
             true => class.incr_hits.bump(),
             false => class.decr_hits.bump(),
         }
         let needs_cas = found.shape.has(Shape::CAS) || arith.return_cas;
         let cas = self.cas_for(arith.new_cas, needs_cas);
-        let Some(found) = self.put_number(l, shard, line, arith.key, found, value, cas) else {
+        let Some(found) = self.put_number(held, arith.key, found, value, cas) else {
             return ArithOutcome::NoMemory;
         };
         let ttl_before = seconds_left(found.item.deadline(found.shape), self.clock.now());
@@ -178,7 +156,7 @@ impl Store {
         if let Some(exptime) = arith.touch {
             let deadline = self.clock.deadline(exptime);
             ttl = seconds_left(deadline.0, self.clock.now());
-            self.redate(l, shard, line, found, deadline);
+            held.redate(found, deadline);
         }
         ArithOutcome::Number { value, cas: cas.filter(|_| arith.return_cas), ttl, ttl_before }
     }
@@ -187,10 +165,8 @@ impl Store {
     /// rest is blanks, as in memcached), else in a new item.
     #[allow(clippy::too_many_arguments)]
     fn put_number<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
+        &self,
+        held: &mut Held<'a>,
         key: Key<'_>,
         mut found: Found<'a>,
         value: u64,
@@ -200,28 +176,26 @@ impl Store {
         let digits = digits.format(value).as_bytes();
         let room = found.shape.narrow_len() as usize;
         if digits.len() > room {
-            return self.grow_number(l, shard, line, key, found, digits, cas);
+            return self.grow_number(held, key, found, digits, cas);
         }
         if let Some(cas) = cas {
-            found = self.change_cas(l, shard, line, found, cas).ok()?;
+            found = held.change_cas(found, cas).ok()?;
         }
-        line.dirty();
-        let mut padded = l.scratch.take();
+        held.line.dirty();
+        let mut padded = held.l.scratch.take();
         padded.clear();
         padded.extend_from_slice(digits);
         padded.resize(room, b' ');
         found.item.put_value(found.shape, 0, &padded);
-        l.scratch.set(padded);
-        bump_unfetched(found.item, found.standing, self.flush.stamp(self.clock.now()));
+        held.l.scratch.set(padded);
+        bump_unfetched(found.item, found.standing, held.horizon.stamp);
         Some(found)
     }
 
     #[allow(clippy::too_many_arguments)]
     fn grow_number<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
+        &self,
+        held: &mut Held<'a>,
         key: Key<'_>,
         found: Found<'a>,
         digits: &[u8],
@@ -232,39 +206,32 @@ impl Store {
         let mut draft = draft_of(key, digits.len() as u32, deadline, kept, cas.is_some());
         draft.client_flags = found.item.client_flags(found.shape);
         draft.plan.client_flags = draft.client_flags != 0;
-        let chunk = shard.draft(l, &draft, self.horizon()).ok()?;
-        shard.writer(chunk).put(digits);
+        let chunk = held.shard.draft(held.l, &draft, held.horizon).ok()?;
+        held.shard.writer(chunk).put(digits);
         if let Some(cas) = cas {
-            shard.put_cas(chunk, cas);
+            held.shard.put_cas(chunk, cas);
         }
         let slot = found.slot;
-        self.link_over(l, shard, line, found, chunk);
-        let item = shard.item(chunk);
-        Some(Found { slot, chunk, item, shape: item.shape(), standing: item.standing() })
+        held.link_over(found, chunk);
+        Some(held.linked(slot, chunk))
     }
 
-    fn arith_create<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
-        arith: &Arith<'_>,
-    ) -> ArithOutcome {
+    fn arith_create<'a>(&self, held: &mut Held<'a>, arith: &Arith<'_>) -> ArithOutcome {
         let deadline = arith.vivify.map_or(Deadline::NEVER, |e| self.clock.deadline(e));
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(arith.initial).as_bytes();
         let bits = if arith.binary_key { Shape::BINARY_KEY } else { 0 };
         let cas = self.cas_for(arith.new_cas, arith.return_cas);
         let draft = draft_of(arith.key, digits.len() as u32, deadline, bits, cas.is_some());
-        let Ok(chunk) = shard.draft(l, &draft, self.horizon()) else {
+        let Ok(chunk) = held.shard.draft(held.l, &draft, held.horizon) else {
             return ArithOutcome::NoMemory;
         };
-        shard.writer(chunk).put(digits);
+        held.shard.writer(chunk).put(digits);
         if let Some(cas) = cas {
-            shard.put_cas(chunk, cas);
+            held.shard.put_cas(chunk, cas);
         }
-        if !self.link_new(l, shard, line, chunk) {
-            shard.free(chunk);
+        if !held.link_new(chunk) {
+            held.shard.free(chunk);
             return ArithOutcome::NoMemory;
         }
         let ttl = seconds_left(deadline.0, self.clock.now());

@@ -26,13 +26,16 @@ pub(super) struct Flush {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Horizon {
     pub now: Seconds,
+    /// The logical second of an access. It was loaded before `oldest_live`, so that an item which
+    /// was found alive is stamped no later than what a flush declares dead that comes between.
+    pub stamp: Seconds,
     oldest_live: Seconds,
 }
 
 impl Horizon {
     /// Nothing is dead.
     pub fn none() -> Horizon {
-        Horizon { now: 0, oldest_live: 0 }
+        Horizon { now: 0, stamp: 0, oldest_live: 0 }
     }
 
     #[inline]
@@ -54,19 +57,20 @@ impl Flush {
     /// What is dead at the real second `now`.
     #[inline]
     pub fn horizon(&self, now: Seconds) -> Horizon {
+        let stamp = self.stamp(now);
         let state = self.state.load(Acquire);
         let planned = (state >> 32) as u32;
         if planned != 0 && planned <= now {
             self.carry_out(now);
-            return Horizon { now, oldest_live: self.state.load(Acquire) as u32 };
+            let stamp = self.stamp(now);
+            return Horizon { now, stamp, oldest_live: self.state.load(Acquire) as u32 };
         }
-        Horizon { now, oldest_live: state as u32 }
+        Horizon { now, stamp, oldest_live: state as u32 }
     }
 
-    /// The logical second, for an access. Load it before the item is found alive: then a flush
-    /// that comes between finds the item stamped no later than what it declares dead.
+    /// The logical second.
     #[inline]
-    pub fn stamp(&self, now: Seconds) -> Seconds {
+    fn stamp(&self, now: Seconds) -> Seconds {
         now.max(self.floor.load(Acquire))
     }
 

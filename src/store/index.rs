@@ -72,7 +72,7 @@ impl Geometry {
 
     #[inline]
     fn line(self, hash: u64) -> u32 {
-        let scale = |lines: u32| ((hash >> 32) * u64::from(lines) >> 32) as u32;
+        let scale = |lines: u32| (((hash >> 32) * u64::from(lines)) >> 32) as u32;
         let line = scale(self.old());
         if line < self.boundary() { line } else { scale(self.new_lines()) }
     }
@@ -106,7 +106,7 @@ pub struct Full;
 /// Tag of a hash: 1 to 254.
 #[inline]
 fn tag_of(hash: u64) -> u8 {
-    ((hash & 0xFF) * 254 >> 8) as u8 + 1
+    (((hash & 0xFF) * 254) >> 8) as u8 + 1
 }
 
 impl Index {

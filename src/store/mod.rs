@@ -17,8 +17,8 @@
 mod change;
 mod draft;
 mod evict;
-mod fields;
 mod flush;
+mod held;
 mod index;
 mod pins;
 mod read;

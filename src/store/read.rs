@@ -1,15 +1,14 @@
 //! Reads: `get` without a lock where it can, `fetch` for those that also change something.
 
-use super::flush::Horizon;
-use super::index::LineGuard;
+use super::held::{Found, Held, Purpose};
 use super::pins::Pin;
 use super::requests::{Fetch, Get};
-use super::shard::{Found, Purpose, Shard};
 use super::types::{Inspection, Key, KeyHash, Local};
 use super::{Store, write};
 use crate::clock::Seconds;
 use crate::item::{Chain, Item, Shape, Standing, State};
-use slab::{ChunkRef, ClassId};
+use crate::stats::ClassCounters;
+use slab::ChunkRef;
 use std::sync::Arc;
 
 /// Lock-free looks before the line is locked after all.
@@ -156,7 +155,6 @@ impl Store {
         let shard_no = self.shard_no(hash);
         let shard = self.shard_at(shard_no);
         let horizon = self.horizon();
-        let stamp = self.flush.stamp(horizon.now);
         for _ in 0..READ_TRIES {
             let seen = shard.index.read(hash.0, |chunk| {
                 let item = shard.item(chunk);
@@ -185,9 +183,13 @@ impl Store {
                 Some(Some(Seen::NeedsLock)) => return None,
                 Some(Some(Seen::Hit(chunk, shape, standing))) => {
                     if get.bump {
-                        bump(shard.item(chunk), standing, stamp);
+                        bump(shard.item(chunk), standing, horizon.stamp);
                     }
-                    count_hit(l, shard.slabs.class_of(chunk), shape, standing);
+                    count_hit(
+                        shard.class_counters(l, shard.slabs.class_of(chunk)),
+                        shape,
+                        standing,
+                    );
                     return Some(true);
                 }
             }
@@ -202,26 +204,23 @@ impl Store {
         hash: KeyHash,
         mut visit: impl FnMut(&Hit<'_>),
     ) -> bool {
-        let shard_no = self.shard_no(hash);
-        let shard = self.shard_at(shard_no);
-        let horizon = self.horizon();
-        let stamp = self.flush.stamp(horizon.now);
-        let mut line = shard.index.lock(hash.0);
-        let Some(found) = shard.find(l, &mut line, get.key, horizon, Purpose::Read) else {
+        let mut held = self.hold(l, hash);
+        let Some(found) = held.find(get.key, Purpose::Read) else {
             l.counters.thread.get_misses.bump();
             return false;
         };
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
-            drop(line);
+            drop(held);
             return self.fetch(l, &Fetch::plain(get.clone()), hash, visit);
         }
-        let mut hit = Hit::new(self, shard_no, found.chunk, found.item, get, horizon.now);
+        let mut hit =
+            Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, held.horizon.now);
         hit.locked = true;
         visit(&hit);
         if get.bump {
-            bump(found.item, found.standing, stamp);
+            bump(found.item, found.standing, held.horizon.stamp);
         }
-        count_hit(l, shard.slabs.class_of(found.chunk), found.shape, found.standing);
+        count_hit(held.class_counters(found.chunk), found.shape, found.standing);
         true
     }
 
@@ -241,23 +240,13 @@ impl Store {
         {
             return found;
         }
-        let shard_no = self.shard_no(hash);
-        let shard = self.shard_at(shard_no);
-        let horizon = self.horizon();
-        let stamp = self.flush.stamp(horizon.now);
-        let mut line = shard.index.lock(hash.0);
-        let found = shard.find(l, &mut line, get.key, horizon, Purpose::Read);
-        let (found, created) = match found {
-            Some(found) => (found, false),
-            None => match self.vivify(l, shard, &mut line, fetch, horizon) {
-                Some(found) => (found, true),
-                None => {
-                    count_fetch_miss(l, fetch);
-                    return false;
-                }
-            },
+        let mut held = self.hold(l, hash);
+        let (found, created) = match held.find(get.key, Purpose::Read) {
+            Some(found) => (Some(found), false),
+            None => (self.vivify(&mut held, fetch), true),
         };
-        let Some(hit) = self.work_fetch(l, shard_no, &mut line, fetch, found, created) else {
+        let hit = found.and_then(|found| self.work_fetch(&mut held, fetch, hash, found, created));
+        let Some(hit) = hit else {
             count_fetch_miss(l, fetch);
             return false;
         };
@@ -266,69 +255,60 @@ impl Store {
             hit.item.set_bits(Shape::WIN);
         }
         if get.bump {
-            bump(hit.item, hit.item.standing(), stamp);
+            bump(hit.item, hit.item.standing(), held.horizon.stamp);
         }
-        count_fetch_hit(l, shard.slabs.class_of(hit.chunk), fetch, &hit);
+        count_fetch_hit(l, held.class_counters(hit.chunk), fetch, &hit);
         true
     }
 
     /// Creates the empty item of a fetch that asked for it.
-    fn vivify<'a>(
-        &'a self,
-        l: &Local,
-        shard: &'a Shard,
-        line: &mut LineGuard<'a>,
-        fetch: &Fetch<'_>,
-        horizon: Horizon,
-    ) -> Option<Found<'a>> {
+    fn vivify<'a>(&self, held: &mut Held<'a>, fetch: &Fetch<'_>) -> Option<Found<'a>> {
         let deadline = self.clock.deadline(fetch.vivify?);
         let bits = if fetch.binary_key { Shape::BINARY_KEY } else { 0 };
         let cas = self.cas_for(fetch.new_cas, fetch.cas);
         let draft = write::draft_of(fetch.get.key, 0, deadline, bits, cas.is_some());
-        let chunk = shard.draft(l, &draft, horizon).ok()?;
+        let chunk = held.shard.draft(held.l, &draft, held.horizon).ok()?;
         if let Some(cas) = cas {
-            shard.put_cas(chunk, cas);
+            held.shard.put_cas(chunk, cas);
         }
-        if !self.link_new(l, shard, line, chunk) {
-            shard.free(chunk);
+        if !held.link_new(chunk) {
+            held.shard.free(chunk);
             return None;
         }
-        let item = shard.item(chunk);
-        let (shape, standing) = (item.shape(), item.standing());
-        let (slot, _) = line.find(|c| c == chunk)?;
-        Some(Found { slot, chunk, item, shape, standing })
+        let (slot, _) = held.line.find(|c| c == chunk)?;
+        Some(held.linked(slot, chunk))
     }
 
     /// Does what a fetch asks of its item; `None` where its deadline could not be kept.
     fn work_fetch<'a>(
         self: &'a Arc<Self>,
-        l: &Local,
-        shard_no: usize,
-        line: &mut LineGuard<'a>,
+        held: &mut Held<'a>,
         fetch: &Fetch<'_>,
+        hash: KeyHash,
         mut found: Found<'a>,
         created: bool,
     ) -> Option<Hit<'a>> {
-        let shard = self.shard_at(shard_no);
-        let now = self.clock.now();
+        let now = held.horizon.now;
         let (standing, deadline_before) = (found.standing, found.item.deadline(found.shape));
         // What is created has its exptime already.
         if let Some(exptime) = fetch.touch.filter(|_| !created) {
-            found = self.redate(l, shard, line, found, self.clock.deadline(exptime))?;
+            found = held.redate(found, self.clock.deadline(exptime))?;
         }
         let mut loose_cas = None;
         if fetch.cas && self.shared.use_cas && !found.shape.has(Shape::CAS) {
-            (found, loose_cas) = self.give_cas(l, shard, line, found);
+            (found, loose_cas) = held.give_cas(found);
         }
         let judged =
             if fetch.touch_first { found.item.deadline(found.shape) } else { deadline_before };
-        let due = fetch.recache.is_some_and(|r| judged != 0 && judged < self.clock.deadline(r).0);
+        let due =
+            fetch.recache.is_some_and(|left| judged != 0 && judged < self.clock.deadline(left).0);
         let untaken = !found.shape.has(Shape::WIN);
         let won = created || (untaken && (due || found.shape.has(Shape::STALE)));
-        let mut hit = Hit::new(self, shard_no, found.chunk, found.item, &fetch.get, now);
+        let get = &fetch.get;
+        let mut hit = Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, now);
         hit.standing = standing;
         hit.locked = true;
-        hit.won = won && fetch.get.meta;
+        hit.won = won && get.meta;
         hit.deadline_before = deadline_before;
         hit.loose_cas = loose_cas;
         Some(hit)
@@ -429,8 +409,7 @@ pub(super) fn bump_unfetched(item: Item<'_>, standing: Standing, stamp: Seconds)
 }
 
 #[inline]
-fn count_hit(l: &Local, class: ClassId, shape: Shape, standing: Standing) {
-    let class = &l.counters.classes[class.index()];
+fn count_hit(class: &ClassCounters, shape: Shape, standing: Standing) {
     class.get_hits.bump();
     if shape.has(Shape::TEMP) {
         class.hits_to_temp.bump();
@@ -443,12 +422,12 @@ fn count_hit(l: &Local, class: ClassId, shape: Shape, standing: Standing) {
     }
 }
 
-fn count_fetch_hit(l: &Local, class: ClassId, fetch: &Fetch<'_>, hit: &Hit<'_>) {
+fn count_fetch_hit(l: &Local, class: &ClassCounters, fetch: &Fetch<'_>, hit: &Hit<'_>) {
     if fetch.touch.is_some() {
         l.counters.thread.touch_cmds.bump();
-        l.counters.classes[class.index()].touch_hits.bump();
+        class.touch_hits.bump();
     } else {
-        count_hit(l, class, hit.shape, hit.standing);
+        count_hit(class, hit.shape, hit.standing);
     }
 }
 

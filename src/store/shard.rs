@@ -7,7 +7,7 @@
 
 use super::evict::{self, Policy};
 use super::flush::Horizon;
-use super::index::{Index, LineGuard, Slot};
+use super::index::Index;
 use super::pins::Pins;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use crate::item::{self, Item, Plan, Shape, Standing, State};
@@ -46,22 +46,6 @@ pub(super) struct Rules {
     pub item_size_max: u32,
     /// A class without pages may take one from another class.
     pub steal: bool,
-}
-
-/// Why an item is looked for, and so what finding a dead one counts as.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Read,
-    Write,
-}
-
-/// An item found under its line's lock.
-pub(super) struct Found<'a> {
-    pub slot: Slot<'a>,
-    pub chunk: ChunkRef,
-    pub item: Item<'a>,
-    pub shape: Shape,
-    pub standing: Standing,
 }
 
 impl Shard {
@@ -108,42 +92,6 @@ impl Shard {
 
     pub fn class_counters<'a>(&self, l: &'a Local, class: ClassId) -> &'a ClassCounters {
         &l.counters.classes[class.index()]
-    }
-
-    // Finding
-
-    /// The live item of `key` under its locked line. A dead one is unlinked, counted and freed.
-    pub fn find<'a>(
-        &'a self,
-        l: &Local,
-        line: &mut LineGuard<'a>,
-        key: Key<'_>,
-        horizon: Horizon,
-        purpose: Purpose,
-    ) -> Option<Found<'a>> {
-        let (slot, chunk) = line.find(|chunk| {
-            let item = self.item(chunk);
-            item.key_is(item.shape(), key.bytes())
-        })?;
-        let item = self.item(chunk);
-        let (shape, standing) = (item.shape(), item.standing());
-        let flushed = horizon.flushed(standing);
-        if !flushed && !horizon.expired(item.deadline(shape)) {
-            return Some(Found { slot, chunk, item, shape, standing });
-        }
-        let class = self.class_counters(l, self.slabs.class_of(chunk));
-        match purpose {
-            Purpose::Read if flushed => l.counters.thread.get_flushed.bump(),
-            Purpose::Read => l.counters.thread.get_expired.bump(),
-            Purpose::Write => class.reclaimed.bump(),
-        }
-        if !standing.fetched() {
-            class.expired_unfetched.bump();
-        }
-        line.remove(slot);
-        self.unlinked(l, chunk);
-        self.free(chunk);
-        None
     }
 
     // Linking

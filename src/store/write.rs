@@ -3,13 +3,14 @@
 use super::Store;
 use super::draft::{Draft, Reservation};
 use super::flush::Horizon;
+use super::held::{Found, Held, Purpose};
 use super::index::LineGuard;
 use super::read::bump_unfetched;
 use super::requests::{Set, SetMode};
-use super::shard::{Found, Purpose, Shard};
+use super::shard::Shard;
 use super::types::{Key, KeyHash, Local, Outcome, Refusal};
 use crate::clock::Deadline;
-use crate::item::{Plan, Shape, Standing};
+use crate::item::{Plan, Shape};
 use slab::ChunkRef;
 use std::sync::Arc;
 
@@ -52,11 +53,11 @@ impl Store {
         debug_assert_eq!(value.len(), set.len as usize);
         let shard = self.shard_of(hash);
         if matches!(set.mode, SetMode::Append | SetMode::Prepend) {
-            return self.append(l, shard, set, hash, Piece::Bytes(value));
+            return self.append(l, set, hash, Piece::Bytes(value));
         }
         let chunk = self.draft_set(l, shard, set, hash)?;
         shard.writer(chunk).put(value);
-        Ok(self.commit_chunk(l, shard, set, hash, chunk))
+        Ok(self.commit_chunk(l, set, hash, chunk))
     }
 
     /// Room for a value that is not whole yet. A refusal is counted and, where the command says
@@ -83,11 +84,11 @@ impl Store {
         let shard = self.shard_of(hash);
         let chunk = reservation.into_chunk().ok_or(Refusal::NoMemory)?;
         if matches!(set.mode, SetMode::Append | SetMode::Prepend) {
-            let outcome = self.append(l, shard, set, hash, Piece::Chunk(chunk));
+            let outcome = self.append(l, set, hash, Piece::Chunk(chunk));
             shard.free(chunk);
             return outcome;
         }
-        Ok(self.commit_chunk(l, shard, set, hash, chunk))
+        Ok(self.commit_chunk(l, set, hash, chunk))
     }
 
     /// Reserves the item of a storage command, or refuses it.
@@ -123,7 +124,7 @@ impl Store {
                 Ok(chunk)
             }
             Err(refusal) => {
-                self.refused(l, shard, set, hash, refusal);
+                self.refused(l, set, hash, refusal);
                 Err(refusal)
             }
         }
@@ -142,55 +143,44 @@ impl Store {
     }
 
     /// Counts a refusal, and lets no old value outlive a newer one that was refused.
-    fn refused(&self, l: &Local, shard: &Shard, set: &Set<'_>, hash: KeyHash, why: Refusal) {
+    fn refused(&self, l: &Local, set: &Set<'_>, hash: KeyHash, why: Refusal) {
         match why {
             Refusal::TooLarge => l.counters.thread.store_too_large.bump(),
             Refusal::NoMemory => l.counters.thread.store_no_memory.bump(),
         }
         if set.drop_old_on_refusal {
-            let mut line = shard.index.lock(hash.0);
-            if let Some(old) = shard.find(l, &mut line, set.key, self.horizon(), Purpose::Write) {
-                line.remove(old.slot);
-                shard.unlinked(l, old.chunk);
-                shard.free(old.chunk);
+            let mut held = self.hold(l, hash);
+            if let Some(old) = held.find(set.key, Purpose::Write) {
+                held.drop_found(old);
             }
         }
     }
 
     /// Links a filled draft if the command's condition holds; frees it where not.
-    fn commit_chunk(
-        &self,
-        l: &Local,
-        shard: &Shard,
-        set: &Set<'_>,
-        hash: KeyHash,
-        chunk: ChunkRef,
-    ) -> Outcome {
-        let mut line = shard.index.lock(hash.0);
-        let horizon = self.horizon();
-        let old = shard.find(l, &mut line, set.key, horizon, Purpose::Write);
-        if let Some(refusal) = self.judge(l, shard, set, old.as_ref()) {
-            drop(line);
+    fn commit_chunk(&self, l: &Local, set: &Set<'_>, hash: KeyHash, chunk: ChunkRef) -> Outcome {
+        let mut held = self.hold(l, hash);
+        let shard = held.shard;
+        let old = held.find(set.key, Purpose::Write);
+        if let Some(refusal) = self.judge(&held, set, old.as_ref()) {
+            drop(held);
             shard.free(chunk);
             return refusal;
         }
         if let Some(old) = old.as_ref()
             && set.mode == SetMode::Cas
-            && set.compare_cas != Some(old.item.cas(old.shape))
+            && !cas_matches(set.compare_cas, old)
         {
-            self.store_as_stale(shard, chunk, old);
+            store_as_stale(shard, chunk, old);
         }
         let cas = self.cas_for(set.new_cas, set.return_cas);
         if let Some(cas) = cas {
             shard.put_cas(chunk, cas);
         }
         match old {
-            Some(old) => {
-                self.link_over(l, shard, &mut line, old, chunk);
-            }
-            None if self.link_new(l, shard, &mut line, chunk) => {}
+            Some(old) => held.link_over(old, chunk),
+            None if held.link_new(chunk) => {}
             None => {
-                drop(line);
+                drop(held);
                 shard.free(chunk);
                 l.counters.thread.store_no_memory.bump();
                 return Outcome::NoMemory;
@@ -200,21 +190,15 @@ impl Store {
     }
 
     /// Why a storage command (but append and prepend) is not carried out; `None`: it is.
-    fn judge(
-        &self,
-        l: &Local,
-        shard: &Shard,
-        set: &Set<'_>,
-        old: Option<&Found<'_>>,
-    ) -> Option<Outcome> {
+    fn judge(&self, held: &Held<'_>, set: &Set<'_>, old: Option<&Found<'_>>) -> Option<Outcome> {
         match (set.mode, old) {
             (SetMode::Set, _) | (SetMode::Replace, Some(_)) | (SetMode::Add, None) => None,
             (SetMode::Add, Some(old)) => {
-                bump_unfetched(old.item, old.standing, self.flush.stamp(self.clock.now()));
+                bump_unfetched(old.item, old.standing, held.horizon.stamp);
                 Some(Outcome::NotStored)
             }
             (SetMode::Cas, Some(old)) => {
-                let class = shard.class_counters(l, shard.slabs.class_of(old.chunk));
+                let class = held.class_counters(old.chunk);
                 let matches = cas_matches(set.compare_cas, old);
                 if matches || (set.invalidate && cas_is_older(set.compare_cas, old)) {
                     class.cas_hits.bump();
@@ -224,19 +208,11 @@ impl Store {
                 Some(Outcome::Exists)
             }
             (SetMode::Cas, None) => {
-                l.counters.thread.cas_misses.bump();
+                held.l.counters.thread.cas_misses.bump();
                 Some(Outcome::NotFound)
             }
             _ => Some(Outcome::NotStored),
         }
-    }
-
-    /// Marks the draft of an invalidating set with an older CAS unique: it keeps the deadline and
-    /// the win of the item that it replaces, and is stale.
-    fn store_as_stale(&self, shard: &Shard, chunk: ChunkRef, old: &Found<'_>) {
-        let item = shard.item(chunk);
-        item.put_deadline_field(item.shape(), old.item.deadline(old.shape));
-        item.set_bits(Shape::STALE | (old.shape.0 & Shape::WIN));
     }
 
     /// The CAS unique that a changed item gets: the client's, or the next where the answer or the
@@ -248,65 +224,19 @@ impl Store {
         asked.or_else(|| needed.then(|| self.next_cas()))
     }
 
-    // Linking
-
-    /// Puts a finished item in the place of a found one.
-    pub(super) fn link_over<'a>(
-        &self,
-        l: &Local,
-        shard: &Shard,
-        line: &mut LineGuard<'a>,
-        old: Found<'a>,
-        chunk: ChunkRef,
-    ) {
-        let item = shard.item(chunk);
-        let stamp = self.flush.commit_stamp(self.clock.now(), line);
-        // The newcomer inherits its predecessor's counter and place.
-        item.set_standing(Standing::linked(old.standing.counter(), stamp));
-        shard.inherit_probation(chunk, old.shape);
-        shard.note_deadline(chunk);
-        shard.unlinked(l, old.chunk);
-        line.replace(old.slot, chunk);
-        shard.linked(l, chunk);
-        shard.free(old.chunk);
-    }
-
-    /// Adds a finished item under its line; false where the index has no room for it, even after
-    /// evicting one of the line's own.
-    pub(super) fn link_new(
-        &self,
-        l: &Local,
-        shard: &Shard,
-        line: &mut LineGuard<'_>,
-        chunk: ChunkRef,
-    ) -> bool {
-        let item = shard.item(chunk);
-        let stamp = self.flush.commit_stamp(self.clock.now(), line);
-        item.set_standing(Standing::linked(0, stamp));
-        if line.insert(chunk).is_err() && !shard.insert_by_force(l, line, chunk) {
-            item.set_standing(Standing::RESERVED);
-            return false;
-        }
-        shard.enqueue(chunk);
-        shard.note_deadline(chunk);
-        shard.linked(l, chunk);
-        true
-    }
-
     // Append and prepend
 
     /// Adds to a value by writing a new item of both.
     fn append(
         &self,
         l: &Local,
-        shard: &Shard,
         set: &Set<'_>,
         hash: KeyHash,
         piece: Piece<'_>,
     ) -> Result<Outcome, Refusal> {
-        let horizon = self.horizon();
-        let mut line = shard.index.lock(hash.0);
-        let old = shard.find(l, &mut line, set.key, horizon, Purpose::Write);
+        let mut held = self.hold(l, hash);
+        let shard = held.shard;
+        let old = held.find(set.key, Purpose::Write);
         let cas_room = self.shared.use_cas && (set.return_cas || set.new_cas.is_some());
         let (deadline, client_flags, old_len, bits) = match (&old, set.vivify) {
             (Some(old), _) => {
@@ -334,24 +264,34 @@ impl Store {
             wide: false,
         };
         let draft = Draft { key: set.key.bytes(), plan, deadline, client_flags, bits };
-        let Ok(chunk) = shard.draft(l, &draft, horizon) else { return Ok(Outcome::NotStored) };
-        shard.class_counters(l, shard.slabs.class_of(chunk)).set_cmds.bump();
-        join(l, shard, chunk, old.as_ref(), piece, set.mode == SetMode::Prepend);
+        let Ok(chunk) = shard.draft(l, &draft, held.horizon) else {
+            return Ok(Outcome::NotStored);
+        };
+        held.class_counters(chunk).set_cmds.bump();
+        join(&held, chunk, old.as_ref(), piece, set.mode == SetMode::Prepend);
         let cas = self.cas_for(set.new_cas, set.return_cas);
         if let Some(cas) = cas {
             shard.put_cas(chunk, cas);
         }
         match old {
-            Some(old) => self.link_over(l, shard, &mut line, old, chunk),
-            None if self.link_new(l, shard, &mut line, chunk) => {}
+            Some(old) => held.link_over(old, chunk),
+            None if held.link_new(chunk) => {}
             None => {
-                drop(line);
+                drop(held);
                 shard.free(chunk);
                 return Ok(Outcome::NoMemory);
             }
         }
         Ok(Outcome::Stored { cas: cas.filter(|_| set.return_cas), len })
     }
+}
+
+/// Marks the draft of an invalidating set with an older CAS unique: it keeps the deadline and the
+/// win of the item that it replaces, and is stale.
+fn store_as_stale(shard: &Shard, chunk: ChunkRef, old: &Found<'_>) {
+    let item = shard.item(chunk);
+    item.put_deadline_field(item.shape(), old.item.deadline(old.shape));
+    item.set_bits(Shape::STALE | (old.shape.0 & Shape::WIN));
 }
 
 /// A comparison with an item's CAS unique; 0 and an item without one never match.
@@ -369,19 +309,18 @@ fn cas_is_older(compare: Option<u64>, found: &Found<'_>) -> bool {
 
 /// Fills a draft with an old value and a piece, in their order.
 fn join(
-    l: &Local,
-    shard: &Shard,
+    held: &Held<'_>,
     chunk: ChunkRef,
     old: Option<&Found<'_>>,
     piece: Piece<'_>,
     piece_first: bool,
 ) {
-    let mut writer = shard.writer(chunk);
+    let mut writer = held.shard.writer(chunk);
     for part_is_piece in [piece_first, !piece_first] {
         match (part_is_piece, piece, old) {
             (true, Piece::Bytes(bytes), _) => writer.put(bytes),
-            (true, Piece::Chunk(piece), _) => writer.put_value_of(l, piece),
-            (false, _, Some(old)) => writer.put_value_of(l, old.chunk),
+            (true, Piece::Chunk(piece), _) => writer.put_value_of(held.l, piece),
+            (false, _, Some(old)) => writer.put_value_of(held.l, old.chunk),
             (false, _, None) => {}
         }
     }

@@ -1,0 +1,212 @@
+//! A key's line, locked, and what can be done to its item while it is.
+
+use super::Store;
+use super::draft::Draft;
+use super::flush::Horizon;
+use super::index::{LineGuard, Slot};
+use super::shard::Shard;
+use super::types::{Key, KeyHash, Local};
+use crate::clock::Deadline;
+use crate::item::{Item, Plan, Shape, Standing};
+use crate::stats::ClassCounters;
+use slab::ChunkRef;
+
+/// The line of a key, locked until dropped. What it gives out and takes are chunks of its shard.
+pub(super) struct Held<'a> {
+    pub store: &'a Store,
+    pub shard: &'a Shard,
+    pub l: &'a Local,
+    pub line: LineGuard<'a>,
+    /// What is dead, as of the moment that the line was locked.
+    pub horizon: Horizon,
+}
+
+/// Why an item is looked for, and so what finding a dead one counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Write,
+}
+
+/// An item found under its line's lock.
+pub(super) struct Found<'a> {
+    pub slot: Slot<'a>,
+    pub chunk: ChunkRef,
+    pub item: Item<'a>,
+    pub shape: Shape,
+    pub standing: Standing,
+}
+
+impl Store {
+    /// Locks the line of a hash.
+    pub(super) fn hold<'a>(&'a self, l: &'a Local, hash: KeyHash) -> Held<'a> {
+        let shard = self.shard_of(hash);
+        let line = shard.index.lock(hash.0);
+        Held { store: self, shard, l, line, horizon: self.horizon() }
+    }
+}
+
+impl<'a> Held<'a> {
+    /// The live item of the key. A dead one is unlinked, counted and freed.
+    pub fn find(&mut self, key: Key<'_>, purpose: Purpose) -> Option<Found<'a>> {
+        let shard = self.shard;
+        let (slot, chunk) = self.line.find(|chunk| {
+            let item = shard.item(chunk);
+            item.key_is(item.shape(), key.bytes())
+        })?;
+        let item = shard.item(chunk);
+        let (shape, standing) = (item.shape(), item.standing());
+        let found = Found { slot, chunk, item, shape, standing };
+        let flushed = self.horizon.flushed(standing);
+        if !flushed && !self.horizon.expired(item.deadline(shape)) {
+            return Some(found);
+        }
+        let class = self.class_counters(chunk);
+        match purpose {
+            Purpose::Read if flushed => self.l.counters.thread.get_flushed.bump(),
+            Purpose::Read => self.l.counters.thread.get_expired.bump(),
+            Purpose::Write => class.reclaimed.bump(),
+        }
+        if !standing.fetched() {
+            class.expired_unfetched.bump();
+        }
+        self.drop_found(found);
+        None
+    }
+
+    /// The counters of a chunk's class.
+    pub fn class_counters(&self, chunk: ChunkRef) -> &'a ClassCounters {
+        self.shard.class_counters(self.l, self.shard.slabs.class_of(chunk))
+    }
+
+    /// A chunk that has just been linked, as it would have been found.
+    pub fn linked(&self, slot: Slot<'a>, chunk: ChunkRef) -> Found<'a> {
+        let item = self.shard.item(chunk);
+        Found { slot, chunk, item, shape: item.shape(), standing: item.standing() }
+    }
+
+    // Linking
+
+    /// Puts a finished item in the place of a found one.
+    pub fn link_over(&mut self, old: Found<'a>, chunk: ChunkRef) {
+        let item = self.shard.item(chunk);
+        let stamp = self.store.flush.commit_stamp(self.store.clock.now(), &self.line);
+        // The newcomer inherits its predecessor's counter and place.
+        item.set_standing(Standing::linked(old.standing.counter(), stamp));
+        self.shard.inherit_probation(chunk, old.shape);
+        self.shard.note_deadline(chunk);
+        self.shard.unlinked(self.l, old.chunk);
+        self.line.replace(old.slot, chunk);
+        self.shard.linked(self.l, chunk);
+        self.shard.free(old.chunk);
+    }
+
+    /// Adds a finished item under its line; false where the index has no room for it, even after
+    /// evicting one of the line's own.
+    pub fn link_new(&mut self, chunk: ChunkRef) -> bool {
+        let item = self.shard.item(chunk);
+        let stamp = self.store.flush.commit_stamp(self.store.clock.now(), &self.line);
+        item.set_standing(Standing::linked(0, stamp));
+        if self.line.insert(chunk).is_err()
+            && !self.shard.insert_by_force(self.l, &mut self.line, chunk)
+        {
+            item.set_standing(Standing::RESERVED);
+            return false;
+        }
+        self.shard.enqueue(chunk);
+        self.shard.note_deadline(chunk);
+        self.shard.linked(self.l, chunk);
+        true
+    }
+
+    // Fields that come later: in place where the chunk has the room and no later field is in the
+    // way; else in a fresh chunk, swapped as by a set.
+
+    /// Gives a found item a new deadline, in place or in a fresh chunk. `None` where neither can
+    /// be: the item is dropped, lest it outlive what was asked.
+    pub fn redate(&mut self, found: Found<'a>, deadline: Deadline) -> Option<Found<'a>> {
+        let before = found.item.plan(found.shape);
+        let size = self.shard.chunk_size(found.chunk);
+        self.line.dirty();
+        if found.item.put_deadline(found.shape, deadline.0, size) {
+            self.shard.reshaped(self.l, found.chunk, &before);
+            self.shard.note_deadline(found.chunk);
+            return Some(Found { shape: found.item.shape(), ..found });
+        }
+        let plan = Plan { exptime: true, ..before };
+        match self.recast(&found, plan, deadline.0) {
+            Some(found) => Some(found),
+            None => {
+                self.drop_found(found);
+                None
+            }
+        }
+    }
+
+    /// Gives a found item its first CAS unique. Where no memory can be had for it, it is handed
+    /// out unstored: a later `cas` with it answers EXISTS, which is safe.
+    pub fn give_cas(&mut self, found: Found<'a>) -> (Found<'a>, Option<u64>) {
+        let cas = self.store.next_cas();
+        match self.change_cas(found, cas) {
+            Ok(found) => (found, None),
+            Err(found) => (found, Some(cas)),
+        }
+    }
+
+    /// Stores a CAS unique in a found item, in place or in a fresh chunk.
+    pub fn change_cas(&mut self, found: Found<'a>, cas: u64) -> Result<Found<'a>, Found<'a>> {
+        let before = found.item.plan(found.shape);
+        self.line.dirty();
+        if found.item.put_cas(found.shape, cas, self.shard.chunk_size(found.chunk)) {
+            self.shard.reshaped(self.l, found.chunk, &before);
+            return Ok(Found { shape: found.item.shape(), ..found });
+        }
+        let deadline = found.item.deadline(found.shape);
+        let plan = Plan { cas: true, ..before };
+        match self.recast(&found, plan, deadline) {
+            Some(fresh) => {
+                self.shard.put_cas(fresh.chunk, cas);
+                Ok(Found { shape: fresh.item.shape(), ..fresh })
+            }
+            None => Err(found),
+        }
+    }
+
+    /// Copies a found item to a fresh chunk with room for what `plan` adds, and swaps the two.
+    fn recast(&mut self, found: &Found<'a>, plan: Plan, deadline: u32) -> Option<Found<'a>> {
+        let mut key = Vec::with_capacity(Key::MAX + 8);
+        found.item.copy_key(found.shape, &mut key);
+        let kept = Shape::BINARY_KEY | Shape::STALE | Shape::WIN | Shape::TEMP;
+        let draft = Draft {
+            key: &key,
+            plan,
+            deadline,
+            client_flags: found.item.client_flags(found.shape),
+            bits: found.shape.0 & kept,
+        };
+        let chunk = self.shard.draft(self.l, &draft, self.horizon).ok()?;
+        self.shard.writer(chunk).put_value_of(self.l, found.chunk);
+        if found.shape.has(Shape::CAS) {
+            self.shard.put_cas(chunk, found.item.cas(found.shape));
+        } else if plan.cas {
+            // Counted as having one from the moment it is linked.
+            self.shard.put_cas(chunk, 0);
+        }
+        let item = self.shard.item(chunk);
+        item.set_standing(found.item.standing());
+        self.shard.inherit_probation(chunk, found.shape);
+        self.shard.note_deadline(chunk);
+        self.shard.unlinked(self.l, found.chunk);
+        self.line.replace(found.slot, chunk);
+        self.shard.linked(self.l, chunk);
+        self.shard.free(found.chunk);
+        Some(self.linked(found.slot, chunk))
+    }
+
+    /// Takes a found item out of the index and frees it.
+    pub fn drop_found(&mut self, found: Found<'a>) {
+        self.line.remove(found.slot);
+        self.shard.unlinked(self.l, found.chunk);
+        self.shard.free(found.chunk);
+    }
+}
