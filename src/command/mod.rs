@@ -11,7 +11,8 @@ pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{Next, commit_value, execute, refuse, store_value};
 
 use crate::clock::Exptime;
-use crate::store::{Hit, Key};
+pub use crate::store::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
+use crate::store::{Hit, Key, Refusal};
 
 /// One request, without its value.
 #[derive(Clone, Debug)]
@@ -44,108 +45,6 @@ pub enum Say {
     /// `shutdown` where `-A` was not given, as it cannot be yet.
     ShutdownDisabled,
     Error(Error),
-}
-
-#[derive(Clone, Debug)]
-pub struct Get<'a> {
-    pub key: Key<'a>,
-    /// False leaves the item's standing (and its fetched mark) alone: `mg` with `u`.
-    pub bump: bool,
-    /// Compared with the item's CAS unique; on a match the value is not sent: `mg` with `C`.
-    pub unless_cas: Option<u64>,
-    /// False: stale items look like others (classic text). True: they are handed out with wins,
-    /// so an item that carries such a mark is read as by [`Fetch`].
-    pub meta: bool,
-}
-
-#[derive(Clone, Debug)]
-pub struct Fetch<'a> {
-    pub get: Get<'a>,
-    /// The answer holds the CAS unique; an item without one gets one: `gets`, `c`.
-    pub cas: bool,
-    /// New exptime: `gat`, `T`.
-    pub touch: Option<Exptime>,
-    /// `touch` comes before `recache` in the request, which then looks at the new exptime.
-    pub touch_first: bool,
-    /// On a miss create an empty item with this exptime and win: `N`.
-    pub vivify: Option<Exptime>,
-    /// Win when less than this is left to live: `R`.
-    pub recache: Option<Exptime>,
-    /// CAS unique of a created item instead of the next one: `E`.
-    pub new_cas: Option<u64>,
-    /// The key came in base64; a created item remembers it.
-    pub binary_key: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetMode {
-    Set,
-    Add,
-    Replace,
-    Append,
-    Prepend,
-    /// `cas`, and meta's `C` in the modes set and replace.
-    Cas,
-}
-
-#[derive(Clone, Debug)]
-pub struct Set<'a> {
-    pub key: Key<'a>,
-    pub mode: SetMode,
-    pub client_flags: u32,
-    pub exptime: Exptime,
-    /// Bytes of the value, without its line end.
-    pub len: u32,
-    /// Must equal the item's CAS unique. With append and prepend too.
-    pub compare_cas: Option<u64>,
-    /// With a lower `compare_cas`, store all the same and mark the item stale: `I`.
-    pub invalidate: bool,
-    /// Append and prepend on a miss create the item with this exptime: `N`.
-    pub vivify: Option<Exptime>,
-    /// CAS unique to store instead of the next one: `E`.
-    pub new_cas: Option<u64>,
-    /// The answer holds the new CAS unique: `c`, binary.
-    pub return_cas: bool,
-    pub binary_key: bool,
-    /// A refused store (too large, out of memory) deletes the old value: classic `set` and all of
-    /// `ms`, as memcached does; not classic add, replace, append, prepend, cas.
-    pub drop_old_on_refusal: bool,
-}
-
-#[derive(Clone, Debug)]
-pub struct Delete<'a> {
-    pub key: Key<'a>,
-    pub compare_cas: Option<u64>,
-    /// Keep the item but mark it stale, with a new CAS unique and no win sent: `I`.
-    pub invalidate: bool,
-    /// With `invalidate`, a new exptime; with `drop_value`, the tombstone's: `T`.
-    pub touch: Option<Exptime>,
-    /// Keep an empty item in its place: `x`.
-    pub drop_value: bool,
-    pub client_flags: u32,
-    pub new_cas: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Arith<'a> {
-    pub key: Key<'a>,
-    pub increment: bool,
-    pub delta: u64,
-    pub compare_cas: Option<u64>,
-    /// On a miss, store `initial` with this exptime: `N`, `J`.
-    pub vivify: Option<Exptime>,
-    pub initial: u64,
-    pub touch: Option<Exptime>,
-    pub new_cas: Option<u64>,
-    /// The answer holds the new CAS unique: `c`, binary.
-    pub return_cas: bool,
-    pub binary_key: bool,
-}
-
-#[derive(Clone, Debug)]
-pub struct Touch<'a> {
-    pub key: Key<'a>,
-    pub exptime: Exptime,
 }
 
 /// Commands of operators.
@@ -185,6 +84,15 @@ pub enum Error {
     /// `CLIENT_ERROR` and `SERVER_ERROR` with memcached's text.
     Client(&'static str),
     Server(&'static str),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::TooLarge => Error::Server("object too large for cache"),
+            Refusal::NoMemory => Error::Server("out of memory storing object"),
+        }
+    }
 }
 
 /// One answer, without its wording.

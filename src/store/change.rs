@@ -3,11 +3,11 @@
 use super::Store;
 use super::index::LineGuard;
 use super::read::{bump, bump_unfetched, seconds_left};
+use super::requests::{Arith, Delete, Touch};
 use super::shard::{Found, Purpose, Shard};
 use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
 use super::write::{cas_matches, draft_of};
 use crate::clock::Deadline;
-use crate::command::{Arith, Delete, Touch};
 use crate::item::{Plan, Shape};
 
 /// Decimal digits of the largest u64.

@@ -49,8 +49,7 @@ enum Look {
 
 pub(super) type Class<'a> = ClassGuard<'a, Policy>;
 
-/// Notes that a chunk was just handed out: it joins probation, unless it is still there from its
-/// last life.
+/// A new item joins probation, unless its chunk is still there from its last life.
 pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>) {
     if item.shape().has(Shape::QUEUED) {
         return;

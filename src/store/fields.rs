@@ -111,10 +111,8 @@ impl Store {
             shard.put_cas(chunk, 0);
         }
         let item = shard.item(chunk);
-        if !found.shape.has(Shape::QUEUED) {
-            item.clear_bits(Shape::QUEUED);
-        }
         item.set_standing(found.item.standing());
+        shard.inherit_probation(chunk, found.shape);
         shard.note_deadline(chunk);
         shard.unlinked(l, found.chunk);
         line.replace(found.slot, chunk);

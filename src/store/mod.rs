@@ -3,7 +3,7 @@
 //! Invariants, walked by [`Store::validate`] (X1 to X3 stand in `index`, C1 to C3 in `slab`):
 //!
 //! - I1 pages in use and what is charged beside them stay within -m;
-//! - I2 each chunk is exactly one of free, reserved, linked, dying, and a reserved one has one owner;
+//! - I2 each chunk is exactly one of free, reserved, linked, dying; a reserved one has one owner;
 //! - I3 linked ⇔ in the index, under the line of its key's hash, and only once;
 //! - I4 who takes a chunk out of the index frees it, unless it is pinned: then the last pin does;
 //! - I5 key and value of a linked or pinned item do not change, but for incr and decr in place
@@ -23,6 +23,7 @@ mod index;
 mod pins;
 mod read;
 mod report;
+mod requests;
 mod shard;
 mod types;
 mod upkeep;
@@ -32,6 +33,7 @@ mod write;
 pub use draft::Reservation;
 pub use pins::Pin;
 pub use read::Hit;
+pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 pub use types::{
     ArithOutcome, ClassInfo, DeleteOutcome, Inspection, Key, KeyHash, Local, Outcome, Refusal,
     StoreInfo,

@@ -3,11 +3,11 @@
 use super::flush::Horizon;
 use super::index::LineGuard;
 use super::pins::Pin;
+use super::requests::{Fetch, Get};
 use super::shard::{Found, Purpose, Shard};
 use super::types::{Inspection, Key, KeyHash, Local};
 use super::{Store, write};
 use crate::clock::Seconds;
-use crate::command::{Fetch, Get};
 use crate::item::{Chain, Item, Shape, Standing, State};
 use slab::{ChunkRef, ClassId};
 use std::sync::Arc;

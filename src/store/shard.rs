@@ -187,6 +187,24 @@ impl Shard {
         cell.store(cell.load(Relaxed).wrapping_add_signed(by), Relaxed);
     }
 
+    /// Puts a linked item into its class's probation, unless its chunk is there already.
+    pub fn enqueue(&self, chunk: ChunkRef) {
+        let item = self.item(chunk);
+        if !item.shape().has(Shape::QUEUED) {
+            let mut class = self.slabs.lock(self.slabs.class_of(chunk));
+            evict::enqueue(&mut class, chunk, item);
+        }
+    }
+
+    /// Puts an item on probation if the one that it replaces was.
+    pub fn inherit_probation(&self, chunk: ChunkRef, old: Shape) {
+        if old.has(Shape::QUEUED) {
+            self.enqueue(chunk);
+        } else {
+            self.item(chunk).clear_bits(Shape::QUEUED);
+        }
+    }
+
     // Freeing
 
     /// Frees an item that is out of the index or was never in it, with its chain; the last pin
@@ -249,7 +267,7 @@ impl Shard {
         let chunk = guard.take()?;
         let item = self.item(chunk);
         item.set_standing(Standing::RESERVED);
-        evict::enqueue(&mut guard, chunk, item);
+        drop(guard);
         // Whoever sees what is now written to the chunk sees that its line's version moved on.
         fence(Release);
         Some(chunk)

@@ -1,7 +1,6 @@
 //! What callers of the store name: keys, outcomes, figures.
 
 use crate::clock::Seconds;
-use crate::command::Error;
 use crate::stats::Counters;
 use slab::Words;
 use std::cell::Cell;
@@ -99,15 +98,6 @@ pub enum DeleteOutcome {
 pub enum Refusal {
     TooLarge,
     NoMemory,
-}
-
-impl From<Refusal> for Error {
-    fn from(r: Refusal) -> Error {
-        match r {
-            Refusal::TooLarge => Error::Server("object too large for cache"),
-            Refusal::NoMemory => Error::Server("out of memory storing object"),
-        }
-    }
 }
 
 /// What `stats slabs` and `stats items` show of a class beside its counters.

@@ -5,10 +5,10 @@ use super::draft::{Draft, Reservation};
 use super::flush::Horizon;
 use super::index::LineGuard;
 use super::read::bump_unfetched;
+use super::requests::{Set, SetMode};
 use super::shard::{Found, Purpose, Shard};
 use super::types::{Key, KeyHash, Local, Outcome, Refusal};
 use crate::clock::Deadline;
-use crate::command::{Set, SetMode};
 use crate::item::{Plan, Shape, Standing};
 use slab::ChunkRef;
 use std::sync::Arc;
@@ -260,12 +260,10 @@ impl Store {
         chunk: ChunkRef,
     ) {
         let item = shard.item(chunk);
-        // The newcomer inherits its predecessor's standing: counter, and place beyond probation.
-        if !old.shape.has(Shape::QUEUED) {
-            item.clear_bits(Shape::QUEUED);
-        }
         let stamp = self.flush.commit_stamp(self.clock.now(), line);
+        // The newcomer inherits its predecessor's counter and place.
         item.set_standing(Standing::linked(old.standing.counter(), stamp));
+        shard.inherit_probation(chunk, old.shape);
         shard.note_deadline(chunk);
         shard.unlinked(l, old.chunk);
         line.replace(old.slot, chunk);
@@ -289,6 +287,7 @@ impl Store {
             item.set_standing(Standing::RESERVED);
             return false;
         }
+        shard.enqueue(chunk);
         shard.note_deadline(chunk);
         shard.linked(l, chunk);
         true
