@@ -87,7 +87,11 @@ impl Generator {
             0 | 1 => random.below(1000).to_string().into_bytes(),
             2 => random.next().to_string().into_bytes(),
             3 => format!("{}  ", random.below(100)).into_bytes(),
-            4 => (0..random.below(3000)).map(|_| random.below(256) as u8 & !0x40).collect(),
+            // In numbers from 2^63 on memcached looks for a minus sign, beyond their end too.
+            4 => {
+                let bytes = (0..random.below(3000)).map(|_| random.below(256) as u8 & !0x40);
+                bytes.filter(|byte| *byte != b'-').collect()
+            }
             _ => vec![b'a' + random.below(26) as u8; random.below(100)],
         }
     }
@@ -312,7 +316,7 @@ impl Generator {
             "md a Cx",
             "ma a Dx",
             "mg !!! b",
-            "mg a Oabcdefghijklmnopqrstuvwxyz0123456789",
+            "mg none Oabcdefghijklmnopqrstuvwxyz0123456789",
             "delete a 1 2 3",
             "mg a q v s t k f c h u l I x O1 P2 L3 MS F1 N0",
             "verbosity x",
