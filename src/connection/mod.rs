@@ -4,7 +4,7 @@
 //! a read that did not fill its buffer there is nothing left, unless the peer has closed its side.
 //! A turn of [`Connection::drive`] makes one read and one write where no value is cut in two.
 //!
-//! A connection owns bytes only while it has a part of a request ([`Connection::rest`]) or unsent
+//! A connection owns bytes only while it has a part of a request (`rest`) or unsent
 //! answers. Everything else is lent by its worker: see [`Workspace`].
 
 mod batch;

@@ -53,7 +53,8 @@ impl Store {
         let deadline = delete.touch.map_or(Deadline::NEVER, |t| self.clock.deadline(t));
         let kept = found.shape.has(Shape::CAS).then(|| found.item.cas(found.shape));
         let cas = if self.shared.use_cas { delete.new_cas.or(kept) } else { None };
-        let mut draft = draft_of(delete.key, 0, deadline, 0, cas.is_some());
+        let kept_bits = found.shape.0 & Shape::BINARY_KEY;
+        let mut draft = draft_of(delete.key, 0, deadline, kept_bits, cas.is_some());
         draft.client_flags = delete.client_flags;
         draft.plan = Plan { client_flags: delete.client_flags != 0, ..draft.plan };
         let chunk = held.shard.draft(held.l, &draft, held.horizon).ok()?;
@@ -241,7 +242,7 @@ impl Store {
 }
 
 /// The number that a value starts with, by the rules of memcached's `safe_strtoull`: blanks before
-/// it, then digits, then a blank or the end.
+/// it, a sign, digits, then a blank, a NUL or the end.
 fn number_in(l: &Local, found: &Found<'_>) -> Option<u64> {
     let mut value = l.scratch.take();
     value.clear();
@@ -254,17 +255,24 @@ fn number_in(l: &Local, found: &Found<'_>) -> Option<u64> {
 fn parse_number(value: &[u8]) -> Option<u64> {
     let is_blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
     let start = value.iter().position(|b| !is_blank(b))?;
-    let value = value[start..].strip_prefix(b"+").unwrap_or(&value[start..]);
+    let signed = &value[start..];
+    let negative = signed.first() == Some(&b'-');
+    let value = match signed.first() {
+        Some(b'+' | b'-') => &signed[1..],
+        _ => signed,
+    };
     let end = value.iter().position(|b| !b.is_ascii_digit()).unwrap_or(value.len());
     let (digits, rest) = value.split_at(end);
-    if digits.is_empty() || rest.first().is_some_and(|b| !is_blank(b)) {
+    if digits.is_empty() || rest.first().is_some_and(|b| !is_blank(b) && *b != 0) {
         return None;
     }
     let digits = digits.iter().position(|b| *b != b'0').map_or(&b"0"[..], |n| &digits[n..]);
     if digits.len() > DIGITS_MAX {
         return None;
     }
-    digits.iter().try_fold(0u64, |n, d| n.checked_mul(10)?.checked_add(u64::from(d - b'0')))
+    let number =
+        digits.iter().try_fold(0u64, |n, d| n.checked_mul(10)?.checked_add(u64::from(d - b'0')));
+    number.filter(|n| !negative || *n == 0)
 }
 
 #[cfg(test)]
@@ -283,6 +291,8 @@ mod tests {
             (b"18446744073709551615", Some(u64::MAX)),
             (b"18446744073709551616", None),
             (b"000000000000000000000000000001", Some(1)),
+            (b"5\0x", Some(5)),
+            (b"-0", Some(0)),
             (b"12x", None),
             (b"-1", None),
             (b"", None),
