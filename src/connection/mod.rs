@@ -183,6 +183,11 @@ impl Connection {
         self.unsent.is_some()
     }
 
+    /// True where the client is so slow to take a value that its memory is needed.
+    pub fn is_revoked(&self) -> bool {
+        self.unsent.as_ref().is_some_and(|outbox| outbox.is_revoked())
+    }
+
     /// Takes its leave of the statistics and closes the socket.
     pub fn close(mut self, stats: &Stats) {
         self.state = State::Closing;

@@ -52,6 +52,11 @@ impl Outbox {
         self.pinned
     }
 
+    /// True where a pinned value's memory is needed, so that it can not be sent any further.
+    pub fn is_revoked(&self) -> bool {
+        self.pins.iter().any(|(_, pin)| pin.is_revoked())
+    }
+
     /// Memory that own bytes hold, used or not.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()

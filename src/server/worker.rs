@@ -29,6 +29,8 @@ const EVENTS_MAX: usize = 256;
 const WAKE: Token = Token(usize::MAX);
 /// With -o idle_timeout, idle connections are looked for so often.
 const SWEEP: Duration = Duration::from_secs(1);
+/// While clients are slow to take their answers, it is looked for so often whether they must go.
+const SLOW_SWEEP: Duration = Duration::from_millis(100);
 /// How long clients may take to read their last answers when the server stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,11 @@ struct Shift {
     again: Vec<usize>,
     spare: Vec<usize>,
     last_sweep: Seconds,
+    /// Some clients may be slow to take their answers.
+    slow: bool,
+    /// [`Store::revocations`](crate::store::Store::revocations) when connections were last looked
+    /// at for it.
+    revocations: u32,
 }
 
 #[derive(Default)]
@@ -85,6 +92,8 @@ impl Worker {
             again: Vec::new(),
             spare: Vec::new(),
             last_sweep: 0,
+            slow: false,
+            revocations: 0,
         };
         let thread = Builder::new().name(format!("worker {id}")).spawn(move || shift.work())?;
         Ok(Worker { mailbox, thread })
@@ -127,7 +136,10 @@ impl Shift {
         let idle_timeout = self.shared.store.settings().idle_timeout;
         let patience = (idle_timeout > 0).then_some(SWEEP);
         while !self.mailbox.stop.load(Acquire) {
-            self.round(&mut events, patience);
+            self.round(&mut events, if self.slow { Some(SLOW_SWEEP) } else { patience });
+            if self.slow {
+                self.close_revoked();
+            }
             if idle_timeout > 0 {
                 self.sweep(idle_timeout);
             }
@@ -172,7 +184,7 @@ impl Shift {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(connection) = &mut slot.connection else { return };
         match connection.drive(&mut self.workspace, ready, alone) {
-            Next::Wait => {}
+            Next::Wait => self.slow |= connection.has_unsent(),
             Next::Again if slot.queued => {}
             Next::Again => {
                 slot.queued = true;
@@ -223,6 +235,21 @@ impl Shift {
             let quiet = now.saturating_sub(connection.last_command());
             if connection.idle() && quiet > idle_timeout {
                 self.workspace.local().counters.thread.idle_kicks.bump();
+                self.close(index);
+            }
+        }
+    }
+
+    /// Closes the connections whose clients keep memory that is needed by not reading.
+    fn close_revoked(&mut self) {
+        let revocations = self.shared.store.revocations();
+        if revocations == self.revocations {
+            self.slow = self.slots.iter().flat_map(|s| &s.connection).any(Connection::has_unsent);
+            return;
+        }
+        self.revocations = revocations;
+        for index in 0..self.slots.len() {
+            if self.slots[index].connection.as_ref().is_some_and(Connection::is_revoked) {
                 self.close(index);
             }
         }

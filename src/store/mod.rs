@@ -46,6 +46,7 @@ use evict::OVERHEAD_64THS;
 use flush::{Flush, Horizon};
 use index::Index;
 use parking_lot::Mutex;
+use pins::Pins;
 use rapidhash::v3::RapidSecrets;
 use shard::{Rules, Shard};
 use slab::{Geometry, Options, Slabs, Words};
@@ -64,6 +65,9 @@ const COMPACT_FACTOR: f64 = 1.12;
 const COMPACT_SMALLEST: u32 = 24;
 /// Most bytes that one arena's references can reach.
 const ARENA_MAX: u64 = 16 << 30;
+/// Values that are still being sent may take one in so many bytes of -m when nobody else can have
+/// them any more.
+const UNLINKED_SHARE: u64 = 8;
 /// Buckets of 8 bytes that memcached starts with: 2^16.
 const HASHPOWER_DEFAULT: u32 = 16;
 /// Bytes of memcached's hash table per bucket, by which `hash_power_level` is stated.
@@ -169,6 +173,11 @@ impl Store {
         self.flush.flush(now, at);
     }
 
+    /// Changes whenever pins were revoked, and connections must be looked at for it.
+    pub fn revocations(&self) -> u32 {
+        self.shards.iter().fold(0, |sum, s| sum.wrapping_add(s.pins.revocations()))
+    }
+
     #[inline]
     fn shard_no(&self, hash: KeyHash) -> usize {
         // Bits that neither the line nor the tag is made of.
@@ -251,6 +260,6 @@ fn make_shard(
         item_size_max: s.item_size_max,
         steal: !as_memcached,
     };
-    let (pins, items) = (Default::default(), AtomicU64::new(0));
+    let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
     Ok(Shard { slabs, index, pins, secrets, rules, items })
 }

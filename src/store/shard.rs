@@ -202,6 +202,7 @@ impl Shard {
         let chunk = self.make_room(l, class, horizon);
         if chunk.is_none() {
             self.class_counters(l, class).outofmemory.bump();
+            self.pins.relieve();
         }
         chunk
     }

@@ -121,7 +121,8 @@ impl Server {
             let line = client.line();
             let mut words = line.split(' ').skip(1);
             match (line.as_str(), words.next()) {
-                ("END", _) => return found,
+                // An empty line is the end of a connection that was refused.
+                ("END" | "", _) => return found,
                 (_, Some(word)) if word == name => {
                     found = words.next().and_then(|number| number.parse().ok());
                 }
