@@ -1,13 +1,15 @@
 //! A value's bytes wherever they lie: in one chunk, or in a head and a chain of bodies.
 
-use super::{Item, Shape, Standing, bytes};
+use super::{HEADER_WORDS, Item, Shape, Standing, bytes};
 use slab::sync::AtomicU32;
 use slab::sync::Ordering::Relaxed;
 use slab::{ChunkRef, Slabs};
 use std::io::{self, IoSliceMut, Read};
 
 /// Words before a body's share of the value.
-const BODY_WORDS: usize = 3;
+const BODY_WORDS: usize = 4;
+const BODY_NEXT: usize = 2;
+const BODY_HEAD: usize = 3;
 /// Chunks that one read may fill.
 const READ_SEGMENTS: usize = 16;
 /// Bytes before a body's share of the value.
@@ -122,7 +124,7 @@ impl<'a, P> Iterator for Chain<'a, P> {
         let words = &self.slabs.words()[chunk.word()..];
         let size = self.slabs.geometry().chunk_size(self.slabs.class_of(chunk)) as usize;
         let len = (size - BODY_HEADER).min(self.left);
-        self.next = words[1].load(Relaxed);
+        self.next = words[BODY_NEXT].load(Relaxed);
         self.left -= len;
         Some(Segment { words, offset: BODY_HEADER, len })
     }
@@ -131,14 +133,17 @@ impl<'a, P> Iterator for Chain<'a, P> {
 /// Makes a reserved chunk a body of `head`'s chain, followed by `next` (0: the last).
 pub fn make_body<P>(slabs: &Slabs<P>, chunk: ChunkRef, head: u32, next: u32) {
     let words = &slabs.words()[chunk.word()..];
+    words[BODY_NEXT].store(next, Relaxed);
+    words[BODY_HEAD].store(head, Relaxed);
     words[0].store(Standing::BODY.0, Relaxed);
-    words[1].store(next, Relaxed);
-    words[2].store(head, Relaxed);
 }
 
-/// The head of a body's chain, as u32.
-pub fn body_head<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> u32 {
-    slabs.words()[chunk.word() + 2].load(Relaxed)
+/// The head of a body's chain. The body may be changing hands, so this may be any place in the
+/// arena with room for a header.
+pub fn body_head<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> Option<ChunkRef> {
+    let words = slabs.words();
+    let head = ChunkRef::from_u32(words[chunk.word() + BODY_HEAD].load(Relaxed))?;
+    (head.word() + HEADER_WORDS <= words.len()).then_some(head)
 }
 
 /// All chunks of the item at `chunk`: itself, then its bodies.
@@ -147,7 +152,7 @@ pub fn chunks_of<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> impl Iterator<Item = C
     let shape = item.shape();
     let first = if shape.chained() { ChunkRef::from_u32(item.next(shape)) } else { None };
     let bodies = std::iter::successors(first, |body| {
-        ChunkRef::from_u32(slabs.words()[body.word() + 1].load(Relaxed))
+        ChunkRef::from_u32(slabs.words()[body.word() + BODY_NEXT].load(Relaxed))
     });
     std::iter::once(chunk).chain(bodies)
 }

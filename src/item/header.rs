@@ -90,12 +90,14 @@ impl Standing {
         moment.wrapping_sub(self.0) & SECOND_MASK <= SECOND_MASK / 2
     }
 
-    /// After an access at `second`. Equal to `self` where a hot item was seen already this second.
+    /// After an access at `second`, unless a later one is noted already. Equal to `self` where a
+    /// hot item was seen already this second.
     #[inline]
     pub fn accessed(self, second: u32) -> Standing {
         let counter = (self.counter() + 1).min(COUNTER_MAX);
         let kept = self.0 & ((State::Dying as u32) << STATE_SHIFT);
-        Standing(kept | counter << COUNTER_SHIFT | FETCHED | (second & SECOND_MASK))
+        let latest = if self.at_or_before(second) { second } else { self.0 };
+        Standing(kept | counter << COUNTER_SHIFT | FETCHED | (latest & SECOND_MASK))
     }
 
     pub fn with_counter(self, counter: u32) -> Standing {
@@ -182,6 +184,7 @@ mod tests {
         assert_eq!((s.state(), s.counter(), s.fetched(), s.idle(12)), (State::Linked, 1, true, 3));
         let hot = s.accessed(9).accessed(9);
         assert_eq!(hot.accessed(9), hot, "a hot item is read-only within its second");
+        assert_eq!(hot.accessed(8), hot, "a late access does not turn it back");
         assert_eq!(hot.with_counter(0).counter(), 0);
         assert_eq!(hot.with_state(State::Dying).state(), State::Dying);
         assert_eq!(hot.idle(8), 0, "stamped ahead of the clock");

@@ -3,7 +3,7 @@
 //! ```text
 //! narrow  |standing 4|shape 4|key|value|pad to 4|exptime 4?|client flags 4?|CAS unique 8?|
 //! wide    |standing 4|shape 4|key|pad to 4|length 4|next 4|exptime 4|flags 4|CAS 8|value ...
-//! body    |standing 4|next 4|head 4|value ...
+//! body    |standing 4|shape 4|next 4|head 4|value ...
 //! ```
 //!
 //! Optional fields follow the value, each present only where its bit is set: adding one moves
@@ -103,9 +103,8 @@ impl<'a> Item<'a> {
         Shape(self.words[1].load(Relaxed))
     }
 
-    /// Overwrites the shape: for a chunk just handed out, or a body.
-    #[inline]
-    pub fn set_shape(self, shape: Shape) {
+    #[cfg(test)]
+    fn set_shape(self, shape: Shape) {
         self.words[1].store(shape.0, Relaxed);
     }
 

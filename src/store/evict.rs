@@ -76,7 +76,7 @@ fn probation(class: &Class<'_>) -> u64 {
 
 fn leave_probation(class: &Class<'_>, chunk: ChunkRef) {
     let item = item_of(class, chunk);
-    if class.slabs().is_chunk_of(chunk, class.class()) && !item.standing().is_body() {
+    if class.slabs().is_chunk_of(chunk, class.class()) {
         item.clear_bits(Shape::QUEUED);
     }
 }
@@ -117,7 +117,7 @@ fn requeue(class: &mut Class<'_>, chunk: ChunkRef) -> ChunkRef {
 fn from_probation(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
     let chunk = class.ring.pop_front()?;
     let item = item_of(class, chunk);
-    if !class.slabs().is_chunk_of(chunk, class.class()) || item.standing().is_body() {
+    if !class.slabs().is_chunk_of(chunk, class.class()) {
         return Some((chunk, Look::Skip));
     }
     let (standing, shape) = (item.standing(), item.shape());
@@ -153,7 +153,7 @@ fn from_main(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)
 /// A body stands for its head, which goes only if nothing better turns up: in a class of very large
 /// values heads are too far apart to be met.
 fn from_body(class: &Class<'_>, body: ChunkRef) -> (ChunkRef, Look) {
-    let Some(head) = ChunkRef::from_u32(body_head(class.slabs(), body)) else {
+    let Some(head) = body_head(class.slabs(), body) else {
         return (body, Look::Skip);
     };
     let item = item_of(class, head);

@@ -5,11 +5,9 @@
 //! that what is stored next, even within the same real second, lives. A flush set for later
 //! waits, and is carried out by whoever first looks at the time after it came.
 
-use super::index::LineGuard;
 use crate::clock::Seconds;
 use crate::item::Standing;
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use slab::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 
 use Ordering::{Acquire, Relaxed, Release};
 
@@ -22,12 +20,13 @@ pub(super) struct Flush {
     lock: Mutex<()>,
 }
 
-/// What is dead, as of one moment.
+/// What is dead, and how an access is stamped, as of one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Horizon {
     pub now: Seconds,
-    /// The logical second of an access. It was loaded before `oldest_live`, so that an item which
-    /// was found alive is stamped no later than what a flush declares dead that comes between.
+    /// The logical second, for what is found alive or newly linked by this horizon. It is not
+    /// later than what the horizon knows of: whatever a flush still to be seen declares dead stays
+    /// dead, though it be read, changed or replaced right now.
     pub stamp: Seconds,
     oldest_live: Seconds,
 }
@@ -54,29 +53,26 @@ impl Flush {
         Flush { state: AtomicU64::new(0), floor: AtomicU32::new(0), lock: Mutex::new(()) }
     }
 
-    /// What is dead at the real second `now`.
+    /// What is dead at the real second `now`. Whoever means to link an item takes it under the
+    /// item's line lock, lest what it replaces be younger.
     #[inline]
     pub fn horizon(&self, now: Seconds) -> Horizon {
-        let stamp = self.stamp(now);
-        let state = self.state.load(Acquire);
-        let planned = (state >> 32) as u32;
-        if planned != 0 && planned <= now {
-            self.carry_out(now);
+        loop {
+            // The stamp first: if it is a flush's, so is what is read next.
             let stamp = self.stamp(now);
-            return Horizon { now, stamp, oldest_live: self.state.load(Acquire) as u32 };
+            let state = self.state.load(Acquire);
+            let planned = (state >> 32) as u32;
+            if planned == 0 || planned > now {
+                return Horizon { now, stamp, oldest_live: state as u32 };
+            }
+            self.carry_out(now);
         }
-        Horizon { now, stamp, oldest_live: state as u32 }
     }
 
     /// The logical second.
     #[inline]
     fn stamp(&self, now: Seconds) -> Seconds {
         now.max(self.floor.load(Acquire))
-    }
-
-    /// The logical second for a newly linked item: taken under its line's lock.
-    pub fn commit_stamp(&self, now: Seconds, _held: &LineGuard<'_>) -> Seconds {
-        self.stamp(now)
     }
 
     /// Flushes now, or plans it for the real second `at`.

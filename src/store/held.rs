@@ -90,9 +90,8 @@ impl<'a> Held<'a> {
     /// Puts a finished item in the place of a found one.
     pub fn link_over(&mut self, old: Found<'a>, chunk: ChunkRef) {
         let item = self.shard.item(chunk);
-        let stamp = self.store.flush.commit_stamp(self.store.clock.now(), &self.line);
         // The newcomer inherits its predecessor's counter and place.
-        item.set_standing(Standing::linked(old.standing.counter(), stamp));
+        item.set_standing(Standing::linked(old.standing.counter(), self.horizon.stamp));
         self.shard.inherit_probation(chunk, old.shape);
         self.shard.note_deadline(chunk);
         self.shard.unlinked(self.l, old.chunk);
@@ -105,8 +104,7 @@ impl<'a> Held<'a> {
     /// evicting one of the line's own.
     pub fn link_new(&mut self, chunk: ChunkRef) -> bool {
         let item = self.shard.item(chunk);
-        let stamp = self.store.flush.commit_stamp(self.store.clock.now(), &self.line);
-        item.set_standing(Standing::linked(0, stamp));
+        item.set_standing(Standing::linked(0, self.horizon.stamp));
         if self.line.insert(chunk).is_err()
             && !self.shard.insert_by_force(self.l, &mut self.line, chunk)
         {

@@ -10,8 +10,8 @@
 use super::Store;
 use super::shard::Shard;
 use crate::item::{self, Item, Shape};
-use parking_lot::Mutex;
 use slab::ChunkRef;
+use slab::sync::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ struct Entry {
 
 impl Pins {
     pub fn new(unlinked_max: u64) -> Pins {
-        Pins { table: Mutex::default(), unlinked_max, revocations: AtomicU32::new(0) }
+        Pins { table: Mutex::new(Table::default()), unlinked_max, revocations: AtomicU32::new(0) }
     }
 
     /// Pins an item that is linked, under its line's lock.

@@ -157,21 +157,22 @@ impl Store {
         let horizon = self.horizon();
         for _ in 0..READ_TRIES {
             let seen = shard.index.read(hash.0, |chunk| {
-                let item = shard.item(chunk);
-                let shape = item.shape();
+                // Each word of the header is loaded once: the item may be changing hands, and what
+                // is judged below must be what the visitor goes by.
+                let hit = Hit::new(self, shard_no, chunk, shard.item(chunk), get, horizon.now);
+                let Hit { item, shape, standing, .. } = hit;
                 if !item.key_is(shape, get.key.bytes()) {
                     return None;
                 }
-                let standing = item.standing();
                 let marked = get.meta && shape.has(Shape::STALE | Shape::WIN);
-                let dead = horizon.flushed(standing) || horizon.expired(item.deadline(shape));
+                let dead = horizon.flushed(standing) || horizon.expired(hit.deadline_before);
                 let plain = standing.state() == State::Linked
                     && !shape.has(Shape::WIDE)
                     && shape.0 & need == need;
                 if !plain || marked || dead {
                     return Some(Seen::NeedsLock);
                 }
-                visit(&Hit::new(self, shard_no, chunk, item, get, horizon.now));
+                visit(&hit);
                 Some(Seen::Hit(chunk, shape, standing))
             });
             match seen {

@@ -13,7 +13,7 @@ use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use crate::item::{self, Item, Plan, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
-use slab::sync::Ordering::{Relaxed, Release};
+use slab::sync::Ordering::{Acquire, Relaxed, Release};
 use slab::sync::fence;
 use slab::{ChunkRef, ClassId, PageNo, Slabs};
 use std::sync::atomic::AtomicU64;
@@ -165,28 +165,26 @@ impl Shard {
                 return;
             }
         }
+        // A pin that is gone was read through until then; that comes before the next owner writes.
+        fence(Acquire);
         if item.shape().chained() {
             let chunks: Vec<ChunkRef> = item::chunks_of(&self.slabs, chunk).skip(1).collect();
             self.free_bodies(&chunks);
         }
-        self.put(chunk, false);
+        self.put(chunk);
     }
 
     /// Frees the bodies of a chain.
     pub fn free_bodies(&self, bodies: &[ChunkRef]) {
         for body in bodies {
-            self.put(*body, true);
+            self.put(*body);
         }
     }
 
-    fn put(&self, chunk: ChunkRef, body: bool) {
+    fn put(&self, chunk: ChunkRef) {
         let mut class = self.slabs.lock(self.slabs.class_of(chunk));
         let item = self.item(chunk);
-        if body {
-            item.set_shape(Shape(0));
-        } else {
-            item.clear_bits(!Shape::QUEUED);
-        }
+        item.clear_bits(!Shape::QUEUED);
         item.set_standing(Standing::FREE);
         class.put(chunk);
     }
@@ -298,6 +296,7 @@ impl Shard {
         if shape.has(Shape::PINNED) {
             return false;
         }
+        fence(Acquire);
         line.remove(slot);
         self.count_victim(l, chunk, item, (shape, standing), horizon);
         self.unlinked(l, chunk);
@@ -409,7 +408,7 @@ impl Shard {
             let chunk = self.slabs.chunk_at(page, class, index);
             let standing = self.item(chunk).standing();
             let owner = if standing.is_body() {
-                ChunkRef::from_u32(item::body_head(&self.slabs, chunk))
+                item::body_head(&self.slabs, chunk)
             } else {
                 (standing.state() == State::Linked).then_some(chunk)
             };

@@ -1,0 +1,56 @@
+//! Model-based tests of the store: made-up steps on tiny stores of either layout, evicting or not,
+//! each checked against a plain map of what memcached's semantics say.
+
+#[path = "model/bench.rs"]
+mod bench;
+#[path = "model/ops.rs"]
+mod ops;
+#[path = "model/reference.rs"]
+mod reference;
+
+use bench::Bench;
+use proptest::prelude::*;
+
+/// Steps between walks over everything, in the long runs.
+const WALK_EVERY: usize = 16;
+
+/// `PROPTEST_CASES` asks for more than a quick run has.
+fn config(quick: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(quick),
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn every_step_leaves_a_valid_store(settings in ops::settings(), ops in ops::ops(40)) {
+        let mut bench = Bench::new(settings);
+        for op in &ops {
+            bench.run(op);
+            bench.validate();
+        }
+        bench.finish();
+    }
+}
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    #[test]
+    fn long_runs_agree_with_the_reference(settings in ops::settings(), ops in ops::ops(400)) {
+        let mut bench = Bench::new(settings);
+        for (n, op) in ops.iter().enumerate() {
+            bench.run(op);
+            if n % WALK_EVERY == 0 {
+                bench.validate();
+            }
+        }
+        bench.finish();
+    }
+}
