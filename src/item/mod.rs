@@ -113,6 +113,18 @@ impl<'a> Item<'a> {
         self.words[1].fetch_or(bits, AcqRel);
     }
 
+    /// Gives a chunk that the caller owns another shape; its queued bit stays as it is. A chunk that
+    /// is not queued has nobody else to change its shape, so a store will do.
+    #[inline]
+    pub fn reshape(self, shape: Shape) {
+        if self.shape().has(Shape::QUEUED) {
+            self.clear_bits(!Shape::QUEUED);
+            self.set_bits(shape.0);
+        } else {
+            self.words[1].store(shape.0, Relaxed);
+        }
+    }
+
     #[inline]
     pub fn clear_bits(self, bits: u32) {
         self.words[1].fetch_and(!bits, AcqRel);

@@ -57,7 +57,7 @@ impl Shard {
                 }
             }
         }
-        item.set_bits(shape.0);
+        item.reshape(shape);
         item.put_key(draft.key);
         if plan.exptime {
             item.put_deadline_field(item.shape(), draft.deadline);

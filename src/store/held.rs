@@ -94,9 +94,8 @@ impl<'a> Held<'a> {
         item.set_standing(Standing::linked(old.standing.counter(), self.horizon.stamp));
         self.shard.inherit_probation(chunk, old.shape);
         self.shard.note_deadline(chunk);
-        self.shard.unlinked(self.l, old.chunk);
         self.line.replace(old.slot, chunk);
-        self.shard.linked(self.l, chunk);
+        self.shard.replaced(self.l, old.chunk, chunk);
         self.shard.free(old.chunk);
     }
 
@@ -194,9 +193,8 @@ impl<'a> Held<'a> {
         item.set_standing(found.item.standing());
         self.shard.inherit_probation(chunk, found.shape);
         self.shard.note_deadline(chunk);
-        self.shard.unlinked(self.l, found.chunk);
         self.line.replace(found.slot, chunk);
-        self.shard.linked(self.l, chunk);
+        self.shard.replaced(self.l, found.chunk, chunk);
         self.shard.free(found.chunk);
         Some(self.linked(found.slot, chunk))
     }

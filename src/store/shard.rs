@@ -109,6 +109,18 @@ impl Shard {
         self.count(l, chunk, -1);
     }
 
+    /// Bookkeeping for an item that has just been put in another's place.
+    pub fn replaced(&self, l: &Local, old: ChunkRef, new: ChunkRef) {
+        l.counters.thread.total_items.bump();
+        let plan = |item: Item<'_>| item.plan(item.shape());
+        let (was, is) = (plan(self.item(old)), plan(self.item(new)));
+        let same_class = self.slabs.class_of(old) == self.slabs.class_of(new);
+        if !same_class || self.counted_size(&was) != self.counted_size(&is) {
+            self.count(l, old, -1);
+            self.count(l, new, 1);
+        }
+    }
+
     /// Bookkeeping for a linked item whose optional fields have changed from `before`.
     pub fn reshaped(&self, l: &Local, chunk: ChunkRef, before: &Plan) {
         let item = self.item(chunk);
@@ -148,7 +160,7 @@ impl Shard {
     pub fn inherit_probation(&self, chunk: ChunkRef, old: Shape) {
         if old.has(Shape::QUEUED) {
             self.enqueue(chunk);
-        } else {
+        } else if self.item(chunk).shape().has(Shape::QUEUED) {
             self.item(chunk).clear_bits(Shape::QUEUED);
         }
     }
@@ -184,7 +196,7 @@ impl Shard {
     fn put(&self, chunk: ChunkRef) {
         let mut class = self.slabs.lock(self.slabs.class_of(chunk));
         let item = self.item(chunk);
-        item.clear_bits(!Shape::QUEUED);
+        item.reshape(Shape(0));
         item.set_standing(Standing::FREE);
         class.put(chunk);
     }
@@ -276,7 +288,7 @@ impl Shard {
             let bodies: Vec<ChunkRef> = item::chunks_of(&self.slabs, chunk).skip(1).collect();
             self.free_bodies(&bodies);
         }
-        item.clear_bits(!Shape::QUEUED);
+        item.reshape(Shape(0));
         item.set_standing(Standing::RESERVED);
         fence(Release);
     }
