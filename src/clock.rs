@@ -82,7 +82,8 @@ impl Clock {
         });
         let now = Self::ORIGIN + elapsed as u32 + self.offset.load(Relaxed);
         // Several threads refresh; a late one must not turn the clock back.
-        self.now.fetch_max(now, Relaxed).max(now)
+        let shown = self.now.load(Relaxed);
+        if shown < now { self.now.fetch_max(now, Relaxed).max(now) } else { shown }
     }
 
     /// Moves the clock forward by `seconds` (tests, `debugtime`).

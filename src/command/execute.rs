@@ -2,6 +2,7 @@
 
 use super::{Admin, Command, Error, MEMCACHED_VERSION, Replies, Reply, Say, Set, stats};
 use crate::clock::Exptime;
+use crate::config::log_level;
 use crate::store::{
     ArithOutcome, DeleteOutcome, Key, KeyHash, Local, Outcome, Refusal, Reservation, Store,
 };
@@ -161,11 +162,18 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
     match *admin {
         Admin::Version => replies.reply(Reply::Version(MEMCACHED_VERSION)),
         Admin::Verbosity(level) => {
-            store.stats().server.verbosity.store(level.min(VERBOSITY_MAX), Relaxed);
+            let level = level.min(VERBOSITY_MAX);
+            store.stats().server.verbosity.store(level, Relaxed);
+            log::set_max_level(log_level(level));
             replies.reply(Reply::Ok);
         }
         Admin::FlushAll(at) => replies.reply(flush_all(store, local, at)),
         Admin::Stats(topic) => replies.reply(Reply::Stats(&stats(store, topic))),
+        #[cfg(feature = "debug-commands")]
+        Admin::DebugItem { verb, key } => {
+            let done = store.debug_item(verb, key);
+            replies.reply(if done { Reply::Ok } else { Reply::Say(Say::DebugMiss) });
+        }
         #[cfg(feature = "debug-commands")]
         Admin::DebugTime(seconds) => {
             store.clock().advance(seconds);

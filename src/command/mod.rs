@@ -11,6 +11,8 @@ pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{Next, commit_value, execute, refuse, store_value};
 
 use crate::clock::Exptime;
+#[cfg(feature = "debug-commands")]
+pub use crate::store::DebugItem;
 pub use crate::store::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use crate::store::{Hit, Key, Refusal};
 
@@ -45,6 +47,9 @@ pub enum Say {
     /// `shutdown` where `-A` was not given, as it cannot be yet.
     ShutdownDisabled,
     Error(Error),
+    /// `debugitem` found no such item.
+    #[cfg(feature = "debug-commands")]
+    DebugMiss,
 }
 
 /// Commands of operators.
@@ -59,6 +64,12 @@ pub enum Admin<'a> {
     /// Moves the clock forward by so many seconds.
     #[cfg(feature = "debug-commands")]
     DebugTime(u32),
+    /// Locks an item's line or pins the item, so that a test can see what that holds up.
+    #[cfg(feature = "debug-commands")]
+    DebugItem {
+        verb: DebugItem,
+        key: Key<'a>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

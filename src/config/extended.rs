@@ -350,7 +350,7 @@ fn temporary_ttl(draft: &mut Draft, text: &str) -> Result<(), String> {
 
 fn idle_timeout(draft: &mut Draft, text: &str) -> Result<(), String> {
     draft.settings.idle_timeout = number(text, 0..=i32::MAX as u32)?;
-    only_zero(draft.settings.idle_timeout)
+    Ok(())
 }
 
 fn read_buf_mem_limit(draft: &mut Draft, text: &str) -> Result<(), String> {
@@ -433,6 +433,7 @@ mod tests {
         "warm_max_factor=3",
         "temporary_ttl=61",
         "idle_timeout=0",
+        "idle_timeout=3",
         "read_buf_mem_limit=0",
         "resp_obj_mem_limit",
         "resp_obj_mem_limit=8",
@@ -541,7 +542,6 @@ mod tests {
             "hot_max_factor=0",
             "warm_max_factor=nan",
             "temporary_ttl=-1",
-            "idle_timeout=3",
             "read_buf_mem_limit=1",
             "watcher_logbuf_size=4194304",
             "worker_logbuf_size=x",

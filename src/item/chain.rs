@@ -61,23 +61,19 @@ pub fn pinned_bytes<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> impl Iterator<Item 
     Chain::of(slabs, chunk).map(|s| unsafe { bytes::slice(s.words, s.offset, s.len) })
 }
 
-/// Reads from `source`, once, into the reserved item at `chunk`, from byte `at` of its value on.
+/// Reads from `source`, once, into the reserved item at `chunk`, from the cursor on.
 /// Returns how many bytes came; 0 is the end of `source`.
 pub fn fill_from<P>(
     slabs: &Slabs<P>,
     chunk: ChunkRef,
-    at: usize,
+    at: &mut Cursor,
     source: &mut impl Read,
 ) -> io::Result<usize> {
     let head = Item::new(&slabs.words()[chunk.word()..]);
     assert_eq!(head.standing(), Standing::RESERVED, "only reserved chunks are filled");
-    let mut before = at;
+    let (chain, mut before) = Chain::resume(slabs, chunk, at);
     let mut rooms = Vec::with_capacity(READ_SEGMENTS);
-    for s in Chain::of(slabs, chunk) {
-        if before >= s.len {
-            before -= s.len;
-            continue;
-        }
+    for s in chain {
         // SAFETY: I2: a reserved chunk, and every body of its chain, has one owner, the caller;
         // readers that still hold an old reference to it throw away what they read.
         let room = unsafe { bytes::slice_mut(s.words, s.offset + before, s.len - before) };
@@ -87,7 +83,43 @@ pub fn fill_from<P>(
             break;
         }
     }
-    source.read_vectored(&mut rooms)
+    let n = source.read_vectored(&mut rooms)?;
+    at.at += n;
+    Ok(n)
+}
+
+/// Writes `bytes` to the reserved item at `chunk`, from the cursor on.
+pub fn fill<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, mut bytes: &[u8]) {
+    let (chain, mut before) = Chain::resume(slabs, chunk, at);
+    at.at += bytes.len();
+    for segment in chain {
+        let (now, later) = bytes.split_at(bytes.len().min(segment.len - before));
+        segment.store(before, now);
+        (before, bytes) = (0, later);
+        if bytes.is_empty() {
+            return;
+        }
+    }
+    debug_assert!(bytes.is_empty(), "a draft's value has room for all of it");
+}
+
+/// How far a value is filled, and the segment which that is in: a chain need not be walked from
+/// its head for each piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    /// Bytes filled.
+    at: usize,
+    /// Bytes of the value before the segment.
+    start: usize,
+    /// The segment's body, as u32; 0: it is the head's.
+    body: u32,
+}
+
+impl Cursor {
+    /// Bytes filled.
+    pub fn at(&self) -> usize {
+        self.at
+    }
 }
 
 /// Walks a value's segments in order.
@@ -110,6 +142,28 @@ impl<'a, P> Chain<'a, P> {
         let first = Segment { words: item.words, offset, len: len.min(room) };
         let next = if shape.chained() { item.next(shape) } else { 0 };
         Chain { slabs, left: len - first.len, first: Some(first), next }
+    }
+
+    /// The segments from a cursor on, which is brought to the first of them; and how much of that
+    /// is filled.
+    fn resume(slabs: &'a Slabs<P>, chunk: ChunkRef, cursor: &mut Cursor) -> (Chain<'a, P>, usize) {
+        let mut chain = Chain::of(slabs, chunk);
+        let len = chain.left + chain.first.map_or(0, |s| s.len);
+        if cursor.at >= len {
+            return (Chain { slabs, first: None, next: 0, left: 0 }, 0);
+        }
+        if cursor.body != 0 {
+            chain = Chain { slabs, first: None, next: cursor.body, left: len - cursor.start };
+        }
+        while let Some(segment) = chain.next() {
+            if cursor.at < cursor.start + segment.len {
+                chain.first = Some(segment);
+                break;
+            }
+            cursor.start += segment.len;
+            cursor.body = chain.next;
+        }
+        (chain, cursor.at - cursor.start)
     }
 }
 

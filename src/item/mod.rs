@@ -17,7 +17,8 @@ mod chain;
 mod header;
 
 pub use chain::{
-    BODY_HEADER, Chain, Segment, body_head, chunks_of, fill_from, make_body, pinned_bytes,
+    BODY_HEADER, Chain, Cursor, Segment, body_head, chunks_of, fill, fill_from, make_body,
+    pinned_bytes,
 };
 pub use header::{COUNTER_MAX, NARROW_MAX, Shape, Standing, State};
 
@@ -113,8 +114,8 @@ impl<'a> Item<'a> {
         self.words[1].fetch_or(bits, AcqRel);
     }
 
-    /// Gives a chunk that the caller owns another shape; its queued bit stays as it is. A chunk that
-    /// is not queued has nobody else to change its shape, so a store will do.
+    /// Gives a chunk that the caller owns another shape; its queued bit stays as it is. A chunk
+    /// that is not queued has nobody else to change its shape, so a store will do.
     #[inline]
     pub fn reshape(self, shape: Shape) {
         if self.shape().has(Shape::QUEUED) {

@@ -3,7 +3,11 @@
 use super::lex::{self, Args, BAD_FORMAT};
 use super::text::{command, say_error};
 use super::{Decoded, lex::Tokens};
+#[cfg(feature = "debug-commands")]
+use crate::command::DebugItem;
 use crate::command::{Admin, Command, Error, Say, StatsTopic};
+#[cfg(feature = "debug-commands")]
+use crate::store::Key;
 
 /// Any line whose command is no data command. `verb` is what comes before the first blank; the
 /// commands that memcached looks up later it takes from the line's first token, so those may have
@@ -25,6 +29,8 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
         b"slabs" => say_error(used, slabs_error(&args), noreply),
         #[cfg(feature = "debug-commands")]
         b"debugtime" => debug_time(&args, noreply, used),
+        #[cfg(feature = "debug-commands")]
+        b"debugitem" => debug_item(&args, used),
         _ if args.last().is_some_and(|last| last.starts_with(b"HTTP/")) => Decoded::HangUp,
         _ => say_error(used, Error::Unknown, noreply),
     }
@@ -67,6 +73,21 @@ fn slabs_error(args: &Args<'_>) -> Error {
         (_, level) => lex::u32(level).is_some(),
     };
     if well_formed { Error::Unknown } else { BAD_FORMAT }
+}
+
+#[cfg(feature = "debug-commands")]
+fn debug_item<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
+    let verb = match args.first().copied() {
+        Some(b"lock") => DebugItem::Lock,
+        Some(b"unlock") => DebugItem::Unlock,
+        Some(b"ref") => DebugItem::Ref,
+        Some(b"unref") => DebugItem::Unref,
+        _ => return say_error(used, Error::Unknown, false),
+    };
+    match args.get(1).and_then(|key| Key::new(key)) {
+        Some(key) => admin(used, Admin::DebugItem { verb, key }, false),
+        None => say_error(used, Error::Unknown, false),
+    }
 }
 
 #[cfg(feature = "debug-commands")]

@@ -62,6 +62,8 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
         Reply::Reset => b"RESET\r\n",
         Reply::Say(Say::End) => END,
         Reply::Say(Say::MetaNoop) => b"MN\r\n",
+        #[cfg(feature = "debug-commands")]
+        Reply::Say(Say::DebugMiss) => b"MISS\r\n",
         Reply::Say(Say::ShutdownDisabled) => b"SERVER_ERROR: shutdown not enabled\r\n",
         Reply::Say(Say::Error(error)) => return error_line(out, *error),
         Reply::Number { value, .. } => {

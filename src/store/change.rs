@@ -176,7 +176,7 @@ impl Store {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(value).as_bytes();
         let room = found.shape.narrow_len() as usize;
-        if digits.len() > room {
+        if digits.len() > room || found.shape.has(Shape::PINNED) {
             return self.grow_number(held, key, found, digits, cas);
         }
         if let Some(cas) = cas {

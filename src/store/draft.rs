@@ -4,7 +4,7 @@ use super::Store;
 use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::{Local, Refusal};
-use crate::item::{self, BODY_HEADER, Chain, Plan, Shape};
+use crate::item::{self, BODY_HEADER, Chain, Cursor, Plan, Shape};
 use slab::ChunkRef;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Shard {
 
     /// Writes to a draft's value through `put`, from its start on.
     pub fn writer(&self, chunk: ChunkRef) -> ValueWriter<'_> {
-        ValueWriter { shard: self, chunk, at: 0 }
+        ValueWriter { shard: self, chunk, at: Cursor::default() }
     }
 }
 
@@ -101,13 +101,12 @@ impl Shard {
 pub(super) struct ValueWriter<'a> {
     shard: &'a Shard,
     chunk: ChunkRef,
-    at: usize,
+    at: Cursor,
 }
 
 impl ValueWriter<'_> {
     pub fn put(&mut self, bytes: &[u8]) {
-        put_at(self.shard, self.chunk, self.at, bytes);
-        self.at += bytes.len();
+        item::fill(&self.shard.slabs, self.chunk, &mut self.at, bytes);
     }
 
     /// Puts another item's value, which must not change meanwhile.
@@ -122,38 +121,13 @@ impl ValueWriter<'_> {
     }
 }
 
-/// Writes `bytes` at byte `at` of a draft's value.
-fn put_at(shard: &Shard, chunk: ChunkRef, at: usize, bytes: &[u8]) {
-    let item = shard.item(chunk);
-    let shape = item.shape();
-    if !shape.has(Shape::WIDE) {
-        debug_assert!(at + bytes.len() <= shape.narrow_len() as usize);
-        item.put_value(shape, at, bytes);
-        return;
-    }
-    let (mut at, mut bytes) = (at, bytes);
-    for segment in Chain::of(&shard.slabs, chunk) {
-        if at >= segment.len() {
-            at -= segment.len();
-            continue;
-        }
-        let (now, later) = bytes.split_at(bytes.len().min(segment.len() - at));
-        segment.store(at, now);
-        (at, bytes) = (0, later);
-        if bytes.is_empty() {
-            return;
-        }
-    }
-    debug_assert!(bytes.is_empty(), "a draft's value has room for all of it");
-}
-
 /// Room for a value that is still on its way: not visible to anyone, freed when dropped.
 pub struct Reservation {
     store: Arc<Store>,
     shard: usize,
     chunk: Option<ChunkRef>,
     len: usize,
-    filled: usize,
+    at: Cursor,
 }
 
 impl Reservation {
@@ -163,22 +137,21 @@ impl Reservation {
             shard,
             chunk: Some(chunk),
             len: len as usize,
-            filled: 0,
+            at: Cursor::default(),
         }
     }
 
     /// Bytes of the value still to come.
     pub fn missing(&self) -> usize {
-        self.len - self.filled
+        self.len - self.at.at()
     }
 
     /// Takes bytes that were already read; returns how many fitted.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         let fits = &bytes[..bytes.len().min(self.missing())];
         if let Some(chunk) = self.chunk {
-            put_at(self.store.shard_at(self.shard), chunk, self.filled, fits);
+            item::fill(&self.store.shard_at(self.shard).slabs, chunk, &mut self.at, fits);
         }
-        self.filled += fits.len();
         fits.len()
     }
 
@@ -186,9 +159,7 @@ impl Reservation {
     pub fn fill_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
         let Some(chunk) = self.chunk else { return Ok(0) };
         let slabs = &self.store.shard_at(self.shard).slabs;
-        let n = item::fill_from(slabs, chunk, self.filled, source)?;
-        self.filled += n;
-        Ok(n)
+        item::fill_from(slabs, chunk, &mut self.at, source)
     }
 
     /// The filled draft, now the caller's to link or free.

@@ -28,8 +28,6 @@ pub(super) struct Policy {
     /// Probation, oldest first. An entry counts only while its chunk's queued bit is set.
     ring: VecDeque<ChunkRef>,
     hand: Hand,
-    /// Second and idle seconds of the last victim.
-    pub last_victim: Option<u32>,
 }
 
 /// Where the sweep of the main part stands.

@@ -32,11 +32,6 @@ pub(super) struct Horizon {
 }
 
 impl Horizon {
-    /// Nothing is dead.
-    pub fn none() -> Horizon {
-        Horizon { now: 0, stamp: 0, oldest_live: 0 }
-    }
-
     #[inline]
     pub fn flushed(self, standing: Standing) -> bool {
         self.oldest_live != 0 && standing.at_or_before(self.oldest_live)

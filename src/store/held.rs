@@ -105,7 +105,7 @@ impl<'a> Held<'a> {
         let item = self.shard.item(chunk);
         item.set_standing(Standing::linked(0, self.horizon.stamp));
         if self.line.insert(chunk).is_err()
-            && !self.shard.insert_by_force(self.l, &mut self.line, chunk)
+            && !self.shard.insert_by_force(self.l, &mut self.line, chunk, self.horizon)
         {
             item.set_standing(Standing::RESERVED);
             return false;

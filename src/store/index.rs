@@ -36,6 +36,8 @@ const LOCKED: u32 = 1;
 const VERSION_STEP: u32 = 2;
 /// Lines come in multiples of this.
 pub const LINE_STEP: u32 = 256;
+/// Nodes of one line that are read without its lock.
+const NODES_READ_MAX: usize = 64;
 /// Most lines an index can have.
 pub const LINES_MAX: u32 = (1 << 26) - LINE_STEP;
 
@@ -179,6 +181,13 @@ impl Index {
         }
     }
 
+    /// Unlocks a line whose guard was forgotten.
+    #[cfg(feature = "debug-commands")]
+    pub fn unlock_forgotten(&self, hash: u64) {
+        let words = self.line_words(self.geometry().line(hash));
+        drop(LineGuard { index: self, words, hash, dirty: true });
+    }
+
     /// As [`Index::lock`], if nobody holds the line now.
     pub fn try_lock(&self, hash: u64) -> Option<LineGuard<'_>> {
         let line = self.geometry().line(hash);
@@ -231,11 +240,12 @@ impl Index {
             if let Some(found) = segment.matching(tag).find_map(|(_, c)| look(c?)) {
                 break Some(found);
             }
-            // A chain that is being changed may lead in circles; the version will say so.
+            // A chain that is being changed may lead in circles; a long one is read with the lock.
             steps += 1;
             match segment.link() {
-                Some(node) if steps < 64 => segment = self.node(node)?,
-                _ => break None,
+                Some(node) if steps < NODES_READ_MAX => segment = self.node(node)?,
+                Some(_) => return None,
+                None => break None,
             }
         };
         fence(Acquire);

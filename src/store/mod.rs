@@ -15,6 +15,8 @@
 //! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
 mod change;
+#[cfg(feature = "debug-commands")]
+mod debug;
 mod draft;
 mod evict;
 mod flush;
@@ -30,6 +32,8 @@ mod upkeep;
 mod validate;
 mod write;
 
+#[cfg(feature = "debug-commands")]
+pub use debug::DebugItem;
 pub use draft::Reservation;
 pub use pins::Pin;
 pub use read::Hit;
@@ -45,6 +49,7 @@ use crate::stats::{Prefixes, Stats};
 use evict::OVERHEAD_64THS;
 use flush::{Flush, Horizon};
 use index::Index;
+use log::warn;
 use parking_lot::Mutex;
 use pins::Pins;
 use rapidhash::v3::RapidSecrets;
@@ -53,7 +58,7 @@ use slab::{Geometry, Options, Slabs, Words};
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Bytes of a page in the compact layout.
 const COMPACT_PAGE: u32 = 64 << 10;
@@ -84,6 +89,8 @@ pub struct Store {
     shared: Shared,
     /// Every thread's count of items per size.
     sizes: Mutex<Vec<Arc<Words>>>,
+    #[cfg(feature = "debug-commands")]
+    debug_pins: debug::DebugPins,
 }
 
 /// Settings that reads and writes ask for at every turn.
@@ -117,6 +124,8 @@ impl Store {
             cas: AtomicU64::new(0),
             shared,
             sizes: Mutex::new(Vec::new()),
+            #[cfg(feature = "debug-commands")]
+            debug_pins: Default::default(),
             settings,
         }))
     }
@@ -240,7 +249,15 @@ fn make_shard(
         huge_pages: s.large_pages,
     };
     let failed = |e: std::io::Error| format!("failed to reserve {limit} bytes: {e}");
-    let slabs = Slabs::new(geometry.clone(), options).map_err(failed)?;
+    let slabs = Slabs::new(geometry.clone(), options)
+        .or_else(|e| {
+            if !options.huge_pages {
+                return Err(e);
+            }
+            warn!("-L: no huge pages: {e}");
+            Slabs::new(geometry.clone(), Options { huge_pages: false, ..options })
+        })
+        .map_err(failed)?;
     if s.initial_malloc > 0 && !slabs.charge(s.initial_malloc) {
         return Err("more is malloced already than -m allows".into());
     }
@@ -261,5 +278,6 @@ fn make_shard(
         steal: !as_memcached,
     };
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
-    Ok(Shard { slabs, index, pins, secrets, rules, items })
+    let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
+    Ok(Shard { slabs, index, pins, secrets, rules, items, last_victims })
 }

@@ -42,8 +42,9 @@ impl Store {
         info.number_hot = (info.number_hot + hot).min(info.items);
         info.number_cold = info.items - info.number_hot;
         info.age_hot = info.age_hot.max(oldest);
-        info.evicted_time = info.evicted_time.max(guard.last_victim.unwrap_or(0));
-        info.age = guard.last_victim.unwrap_or(info.age_hot);
+        let idle = shard.last_victims[class.index()].load(Relaxed).checked_sub(1);
+        info.evicted_time = info.evicted_time.max(idle.unwrap_or(0));
+        info.age = info.age.max(idle.unwrap_or(oldest));
     }
 
     pub fn info(&self) -> StoreInfo {

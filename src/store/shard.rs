@@ -16,7 +16,7 @@ use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use slab::sync::Ordering::{Acquire, Relaxed, Release};
 use slab::sync::fence;
 use slab::{ChunkRef, ClassId, PageNo, Slabs};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Victims that one allocation tries before it gives up: another thread may hold each one's line.
 const VICTIMS_MAX: usize = 16;
@@ -33,6 +33,8 @@ pub(super) struct Shard {
     pub rules: Rules,
     /// Items in the index.
     pub items: AtomicU64,
+    /// Idle seconds of each class's last victim, plus 1; 0 before the first.
+    pub last_victims: Box<[AtomicU32]>,
 }
 
 /// Settings that the engine works by.
@@ -247,7 +249,7 @@ impl Shard {
         {
             return Some(chunk);
         }
-        if self.rules.evict && self.rules.steal && self.steal_page(l, class) {
+        if self.rules.evict && self.rules.steal && self.steal_page(l, class, horizon) {
             return self.take_free(class, true);
         }
         None
@@ -333,6 +335,8 @@ impl Shard {
             return;
         }
         class.evicted.bump();
+        let idle = standing.idle(horizon.now) + 1;
+        self.last_victims[self.slabs.class_of(chunk).index()].store(idle, Relaxed);
         if deadline != 0 {
             class.evicted_nonzero.bump();
         }
@@ -392,7 +396,7 @@ impl Shard {
 
     /// Empties a page of the class that has the most, for `class` or for the index; false where
     /// none can be emptied.
-    pub fn steal_page(&self, l: &Local, class: ClassId) -> bool {
+    pub fn steal_page(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
         let richest = |c: &ClassId| self.slabs.lock(*c).pages().len();
         let donor = self.slabs.geometry().classes().filter(|c| *c != class).max_by_key(richest);
         let Some(donor) = donor else { return false };
@@ -405,7 +409,7 @@ impl Shard {
                 }
                 page
             };
-            self.drop_items(l, page, donor);
+            self.drop_items(l, page, donor, horizon);
             if self.slabs.lock(donor).finish_drain(page) {
                 return true;
             }
@@ -414,8 +418,7 @@ impl Shard {
     }
 
     /// Evicts everything on a page that can be.
-    fn drop_items(&self, l: &Local, page: PageNo, class: ClassId) {
-        let never = Horizon::none();
+    fn drop_items(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) {
         for index in 0..self.slabs.geometry().chunks_per_page(class) {
             let chunk = self.slabs.chunk_at(page, class, index);
             let standing = self.item(chunk).standing();
@@ -425,7 +428,7 @@ impl Shard {
                 (standing.state() == State::Linked).then_some(chunk)
             };
             if let Some(owner) = owner
-                && self.unlink_victim(l, owner, never)
+                && self.unlink_victim(l, owner, horizon)
             {
                 self.free(owner);
             }

@@ -1,6 +1,7 @@
 //! Work that waits for nobody's request: the growth of the index. The reclaimer, the page mover
 //! and the figures of HOT, WARM and COLD come with the memory engine, as further ticks.
 
+use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::Local;
 use super::{Store, index};
@@ -47,14 +48,14 @@ impl Store {
         }
         let load = shard.items.load(Relaxed) / u64::from(shard.index.len());
         let due = load >= LOAD_MAX || shard.index.short_of_nodes();
-        due && !self.settings.no_hashexpand && shard.start_growth(l)
+        due && !self.settings.no_hashexpand && shard.start_growth(l, self.horizon())
     }
 }
 
 impl Shard {
     /// Starts to grow the index: by half while pages are plentiful, by an eighth when they are
     /// not. False where it cannot grow.
-    fn start_growth(&self, l: &Local) -> bool {
+    fn start_growth(&self, l: &Local, horizon: Horizon) -> bool {
         let lines = self.index.len();
         let half = index::bytes_of(lines / 2);
         let page = u64::from(self.slabs.geometry().page_size());
@@ -62,7 +63,7 @@ impl Shard {
         let more = (lines / if plentiful { 2 } else { 8 }).next_multiple_of(index::LINE_STEP);
         let target = lines.saturating_add(more).min(self.index.ceiling());
         let target = target / index::LINE_STEP * index::LINE_STEP;
-        if target <= lines || !self.charge_index(l, index::bytes_of(target - lines)) {
+        if target <= lines || !self.charge_index(l, index::bytes_of(target - lines), horizon) {
             return false;
         }
         self.index.start_growth(target);
@@ -70,7 +71,7 @@ impl Shard {
     }
 
     /// Counts `bytes` of the index against -m, for which pages may have to be given up.
-    fn charge_index(&self, l: &Local, bytes: u64) -> bool {
+    fn charge_index(&self, l: &Local, bytes: u64, horizon: Horizon) -> bool {
         if self.rules.as_memcached {
             return true;
         }
@@ -78,7 +79,7 @@ impl Shard {
             if self.slabs.charge(bytes) {
                 return true;
             }
-            if !self.rules.evict || !self.steal_page(l, ClassId(0)) {
+            if !self.rules.evict || !self.steal_page(l, ClassId(0), horizon) {
                 return false;
             }
         }

@@ -344,11 +344,16 @@ impl Shard {
     }
 
     /// Adds a reference to a line that has no room by evicting one of the line's own items.
-    pub fn insert_by_force(&self, l: &Local, line: &mut LineGuard<'_>, chunk: ChunkRef) -> bool {
+    pub fn insert_by_force(
+        &self,
+        l: &Local,
+        line: &mut LineGuard<'_>,
+        chunk: ChunkRef,
+        horizon: Horizon,
+    ) -> bool {
         if !self.rules.evict {
             return false;
         }
-        let horizon = Horizon::none();
         let Some((slot, victim)) = line.any_but(|c| self.item(c).shape().has(Shape::PINNED)) else {
             return false;
         };
