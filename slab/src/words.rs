@@ -23,17 +23,27 @@ impl Words {
         Ok(Words { map: memmap2::MmapRaw::from(map) })
     }
 
-    /// Gives the memory of `range` back to the system; it reads as zero from then on. The range is
-    /// widened inwards to whole system pages.
+    /// Gives the memory of `range` back to the system, as far as it is whole system pages; all of
+    /// it reads as zero from then on, unless this fails.
     pub fn release(&self, range: Range<usize>) -> io::Result<()> {
-        let (from, to) = ((range.start * 4).next_multiple_of(4096), range.end * 4 / 4096 * 4096);
+        let page = rustix::param::page_size();
+        let (from, to) = ((range.start * 4).next_multiple_of(page), range.end * 4 / page * page);
         if from >= to {
+            self.zero(range);
             return Ok(());
         }
+        self.zero(range.start..from / 4);
+        self.zero(to / 4..range.end);
         // SAFETY: the mapping is anonymous and private and `self` owns it; all access is through
         // atomics (see `deref`), to which dropping the pages is a store of zero.
         unsafe {
             self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from)
+        }
+    }
+
+    fn zero(&self, range: Range<usize>) {
+        for word in &self[range] {
+            word.store(0, crate::sync::Ordering::Relaxed);
         }
     }
 

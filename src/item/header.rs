@@ -27,6 +27,8 @@ const STATE_SHIFT: u32 = 30;
 const COUNTER_SHIFT: u32 = 28;
 const FETCHED: u32 = 1 << 27;
 const SECOND_MASK: u32 = FETCHED - 1;
+/// Seconds that can be told apart as before and after: 2 years.
+pub const SECONDS_APART: u32 = SECOND_MASK / 2;
 /// In a reserved chunk: the body of a chain.
 const BODY: u32 = 1;
 
@@ -81,13 +83,19 @@ impl Standing {
     pub fn idle(self, now: u32) -> u32 {
         let idle = now.wrapping_sub(self.0) & SECOND_MASK;
         // An access stamped ahead of the clock (after a flush) is no time ago.
-        if idle > SECOND_MASK / 2 { 0 } else { idle }
+        if idle > SECONDS_APART { 0 } else { idle }
     }
 
     /// True where the last access was at `moment` or before.
     #[inline]
     pub fn at_or_before(self, moment: u32) -> bool {
-        moment.wrapping_sub(self.0) & SECOND_MASK <= SECOND_MASK / 2
+        moment.wrapping_sub(self.0) & SECOND_MASK <= SECONDS_APART
+    }
+
+    /// `second`, or that of the last access where it is later.
+    #[inline]
+    pub fn second_from(self, second: u32) -> u32 {
+        (if self.at_or_before(second) { second } else { self.0 }) & SECOND_MASK
     }
 
     /// After an access at `second`, unless a later one is noted already. Equal to `self` where a
@@ -96,8 +104,7 @@ impl Standing {
     pub fn accessed(self, second: u32) -> Standing {
         let counter = (self.counter() + 1).min(COUNTER_MAX);
         let kept = self.0 & ((State::Dying as u32) << STATE_SHIFT);
-        let latest = if self.at_or_before(second) { second } else { self.0 };
-        Standing(kept | counter << COUNTER_SHIFT | FETCHED | (latest & SECOND_MASK))
+        Standing(kept | counter << COUNTER_SHIFT | FETCHED | self.second_from(second))
     }
 
     pub fn with_counter(self, counter: u32) -> Standing {

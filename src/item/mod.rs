@@ -20,7 +20,7 @@ pub use chain::{
     BODY_HEADER, Chain, Cursor, Segment, body_head, chunks_of, fill, fill_from, make_body,
     pinned_bytes,
 };
-pub use header::{COUNTER_MAX, NARROW_MAX, Shape, Standing, State};
+pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State};
 
 use slab::sync::AtomicU32;
 use slab::sync::Ordering::{AcqRel, Relaxed};

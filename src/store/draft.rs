@@ -22,6 +22,12 @@ pub(super) struct Draft<'a> {
 }
 
 impl Shard {
+    /// A plan as it can be carried out here.
+    pub fn settled(&self, plan: Plan) -> Plan {
+        let geometry = self.slabs.geometry();
+        plan.settled(geometry.chunk_size(geometry.largest()))
+    }
+
     /// Reserves chunks for an item and writes all of it but the value and the CAS unique.
     pub fn draft(
         &self,
@@ -30,7 +36,7 @@ impl Shard {
         horizon: Horizon,
     ) -> Result<ChunkRef, Refusal> {
         let geometry = self.slabs.geometry();
-        let plan = draft.plan.settled(geometry.chunk_size(geometry.largest()));
+        let plan = self.settled(draft.plan);
         if self.charged_size(&plan) > self.rules.item_size_max as usize {
             return Err(Refusal::TooLarge);
         }

@@ -20,7 +20,7 @@ const PROBATION_SHARE: u64 = 10;
 /// Accesses that lead from probation to the main part.
 const PROMOTE_AT: u32 = 2;
 /// Bytes kept per chunk beside the arena, times 64: the ring's share, and its slack.
-pub(super) const OVERHEAD_64THS: u32 = 4 * 64 / PROBATION_SHARE as u32 + 4;
+pub(super) const OVERHEAD_64THS: u32 = 5 * 64 / PROBATION_SHARE as u32;
 
 /// What a class keeps under its lock.
 #[derive(Default)]
@@ -28,6 +28,8 @@ pub(super) struct Policy {
     /// Probation, oldest first. An entry counts only while its chunk's queued bit is set.
     ring: VecDeque<ChunkRef>,
     hand: Hand,
+    /// Where the search for pages with expired items goes on.
+    pub due_from: usize,
 }
 
 /// Where the sweep of the main part stands.
@@ -54,7 +56,8 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>) {
     }
     let room = probation(class) as usize;
     if class.ring.capacity() < room {
-        let more = room - class.ring.len();
+        // In steps of a quarter, so that pages that come one by one do not copy it each time.
+        let more = room + room / 4 - class.ring.len();
         class.ring.reserve_exact(more);
     }
     while class.ring.len() >= room {

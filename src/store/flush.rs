@@ -6,7 +6,7 @@
 //! waits, and is carried out by whoever first looks at the time after it came.
 
 use crate::clock::Seconds;
-use crate::item::Standing;
+use crate::item::{SECONDS_APART, Standing};
 use slab::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 
 use Ordering::{Acquire, Relaxed, Release};
@@ -32,6 +32,15 @@ pub(super) struct Horizon {
 }
 
 impl Horizon {
+    /// Seconds in items wrap, so an item that was not touched for 2 years after a flush counts as
+    /// flushed: else newer ones would be taken for older.
+    #[inline]
+    fn new(now: Seconds, stamp: Seconds, flushed: Seconds) -> Horizon {
+        let long_ago = stamp.saturating_sub(SECONDS_APART - 1);
+        let oldest_live = if flushed != 0 { flushed.max(long_ago) } else { 0 };
+        Horizon { now, stamp, oldest_live }
+    }
+
     #[inline]
     pub fn flushed(self, standing: Standing) -> bool {
         self.oldest_live != 0 && standing.at_or_before(self.oldest_live)
@@ -58,7 +67,7 @@ impl Flush {
             let state = self.state.load(Acquire);
             let planned = (state >> 32) as u32;
             if planned == 0 || planned > now {
-                return Horizon { now, stamp, oldest_live: state as u32 };
+                return Horizon::new(now, stamp, state as u32);
             }
             self.carry_out(now);
         }
@@ -124,6 +133,15 @@ mod tests {
         flush.flush(5, None);
         assert!(dead(&flush, after, 5) && !dead(&flush, flush.stamp(5), 5));
         assert_eq!(flush.stamp(100), 100, "real time catches up");
+    }
+
+    #[test]
+    fn items_live_years_after_a_flush() {
+        let flush = Flush::new();
+        flush.flush(5, None);
+        for now in [6, SECONDS_APART, SECONDS_APART + 9, 2 * SECONDS_APART, 3 * SECONDS_APART] {
+            assert!(!dead(&flush, flush.stamp(now), now), "{now}");
+        }
     }
 
     #[test]

@@ -91,11 +91,13 @@ impl<'a> Held<'a> {
     pub fn link_over(&mut self, old: Found<'a>, chunk: ChunkRef) {
         let item = self.shard.item(chunk);
         // The newcomer inherits its predecessor's counter and place.
-        item.set_standing(Standing::linked(old.standing.counter(), self.horizon.stamp));
+        let second = old.standing.second_from(self.horizon.stamp);
+        item.set_standing(Standing::linked(old.standing.counter(), second));
         self.shard.inherit_probation(chunk, old.shape);
         self.shard.note_deadline(chunk);
         self.line.replace(old.slot, chunk);
         self.shard.replaced(self.l, old.chunk, chunk);
+        self.l.counters.thread.total_items.bump();
         self.shard.free(old.chunk);
     }
 
@@ -113,6 +115,7 @@ impl<'a> Held<'a> {
         self.shard.enqueue(chunk);
         self.shard.note_deadline(chunk);
         self.shard.linked(self.l, chunk);
+        self.l.counters.thread.total_items.bump();
         true
     }
 

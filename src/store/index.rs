@@ -44,6 +44,12 @@ pub const LINES_MAX: u32 = (1 << 26) - LINE_STEP;
 /// Nodes reserved beyond the limit, for a growth step that must not fail.
 const NODE_SLACK: usize = 4096;
 
+/// Nodes that [`Index::add_nodes`] adds.
+const NODES_MORE: u32 = 512;
+
+/// Bytes that [`Index::add_nodes`] is charged for.
+pub const NODES_MORE_BYTES: u64 = NODES_MORE as u64 * NODE_WORDS as u64 * 4;
+
 /// Bytes that `lines` lines are charged for: themselves and half a node each.
 pub fn bytes_of(lines: u32) -> u64 {
     u64::from(lines) * (LINE_WORDS as u64 * 4 + NODE_WORDS as u64 * 2)
@@ -119,7 +125,7 @@ impl Index {
         let spare = SpareNodes { free: 0, next: 1, in_use: 0, limit: lines / 2 };
         Ok(Index {
             lines: Words::reserve(ceiling as usize * LINE_WORDS)?,
-            nodes: Words::reserve((ceiling as usize / 2 + NODE_SLACK) * NODE_WORDS)?,
+            nodes: Words::reserve((ceiling as usize * 2 + NODE_SLACK) * NODE_WORDS)?,
             geometry: AtomicU64::new(Geometry::new(lines, lines, lines).0),
             spare: Mutex::new(spare),
         })
@@ -141,6 +147,18 @@ impl Index {
     /// Most lines that this index can grow to.
     pub fn ceiling(&self) -> u32 {
         (self.lines.len() / LINE_WORDS) as u32
+    }
+
+    /// Allows [`NODES_MORE`] nodes more, which the caller has charged; false where there is no room
+    /// for them.
+    pub fn add_nodes(&self) -> bool {
+        let mut spare = self.spare.lock();
+        let fits =
+            (spare.limit + NODES_MORE) as usize + NODE_SLACK <= self.nodes.len() / NODE_WORDS;
+        if fits {
+            spare.limit += NODES_MORE;
+        }
+        fits
     }
 
     /// True when few spare nodes are left: time to grow.
@@ -290,7 +308,7 @@ impl Index {
     pub fn start_growth(&self, lines: u32) {
         let g = self.geometry();
         assert!(!g.growing() && lines > g.old() && lines <= self.ceiling());
-        self.spare.lock().limit = lines / 2;
+        self.spare.lock().limit += (lines - g.old()) / 2;
         self.geometry.store(Geometry::new(g.old(), lines, g.old()).0, Release);
     }
 
@@ -313,8 +331,10 @@ impl Index {
             let target = next.line(hash);
             debug_assert!(target >= line);
             if target == line {
-                // The line was emptied and gets back at most what it held.
-                source.insert_tagged(tag_of(hash), chunk).expect("its nodes were just freed");
+                // Its nodes were freed, but others may have taken them since.
+                while source.insert_tagged(tag_of(hash), chunk).is_err() {
+                    self.spare.lock().limit += 1;
+                }
             } else {
                 let mut other = self.lock_line(target, hash);
                 if other.insert_tagged(tag_of(hash), chunk).is_err() {
@@ -570,5 +590,28 @@ impl Drop for LineGuard<'_> {
         let version = self.words[0].load(Relaxed) & !LOCKED;
         let step = if self.dirty { VERSION_STEP } else { 0 };
         self.words[0].store(version.wrapping_add(step), Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While a line is moved, others may take the nodes that it has just given back.
+    #[test]
+    fn growth_goes_on_without_nodes() {
+        let index = Index::new(LINE_STEP, LINE_STEP * 2).expect("address space");
+        let chunk = |n: u32| ChunkRef::from_u32(n + 1).expect("not 0");
+        // All belong to line 0, before growth and after.
+        for n in 0..20 {
+            assert!(index.lock(0).insert(chunk(n)).is_ok());
+        }
+        index.start_growth(LINE_STEP * 2);
+        let take_all = |_| {
+            while index.take_node().is_ok() {}
+            0
+        };
+        while index.grow_step(take_all) {}
+        assert!((0..20).all(|n| index.lock(0).find(|c| c == chunk(n)).is_some()));
     }
 }

@@ -59,6 +59,7 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use types::Sizes;
 
 /// Bytes of a page in the compact layout.
 const COMPACT_PAGE: u32 = 64 << 10;
@@ -68,8 +69,8 @@ const SMALL_PAGE: u32 = 32 << 10;
 const COMPACT_FACTOR: f64 = 1.12;
 /// Smallest chunk of the compact ladder, bytes.
 const COMPACT_SMALLEST: u32 = 24;
-/// Most bytes that one arena's references can reach.
-const ARENA_MAX: u64 = 16 << 30;
+/// Bytes of -m for one arena: its references reach 16 GiB, and pages beyond -m need room too.
+const ARENA_MAX: u64 = 15 << 30;
 /// Values that are still being sent may take one in so many bytes of -m when nobody else can have
 /// them any more.
 const UNLINKED_SHARE: u64 = 8;
@@ -88,7 +89,7 @@ pub struct Store {
     cas: AtomicU64,
     shared: Shared,
     /// Every thread's count of items per size.
-    sizes: Mutex<Vec<Arc<Words>>>,
+    sizes: Mutex<Vec<Arc<Sizes>>>,
     #[cfg(feature = "debug-commands")]
     debug_pins: debug::DebugPins,
 }
@@ -134,8 +135,9 @@ impl Store {
     pub fn local(&self) -> Local {
         let steps = self.settings.item_size_max / types::SIZE_STEP + 8;
         // Without memory for its histogram a thread counts all sizes as one.
-        let sizes = Words::reserve(steps as usize).or_else(|_| Words::reserve(1));
-        let sizes = Arc::new(sizes.expect("one page of address space"));
+        let cells = Words::reserve(steps as usize).or_else(|_| Words::reserve(1));
+        let cells = cells.expect("one page of address space");
+        let sizes = Arc::new(Sizes { cells, top: AtomicU32::new(0) });
         self.sizes.lock().push(sizes.clone());
         Local { counters: self.stats.register(), sizes, scratch: Cell::new(Vec::new()) }
     }

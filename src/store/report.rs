@@ -72,12 +72,12 @@ impl Store {
     /// Items per size: (bytes rounded up to 32, count), ascending, no zero counts.
     pub fn sizes(&self) -> Vec<(u32, u64)> {
         let threads = self.sizes.lock();
-        let steps = threads.iter().map(|t| t.len()).max().unwrap_or(0);
-        (0..steps)
+        let steps = threads.iter().map(|t| t.top.load(Relaxed) + 1).max().unwrap_or(0);
+        (0..steps as usize)
             .filter_map(|step| {
                 let count = threads
                     .iter()
-                    .filter_map(|t| t.get(step))
+                    .filter_map(|t| t.cells.get(step))
                     .fold(0u32, |sum, cell| sum.wrapping_add(cell.load(Relaxed)));
                 (count > 0).then_some((step as u32 * SIZE_STEP, u64::from(count)))
             })

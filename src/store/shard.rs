@@ -101,7 +101,6 @@ impl Shard {
     /// Bookkeeping for an item that has just been put into the index.
     pub fn linked(&self, l: &Local, chunk: ChunkRef) {
         self.items.fetch_add(1, Relaxed);
-        l.counters.thread.total_items.bump();
         self.count(l, chunk, 1);
     }
 
@@ -113,7 +112,6 @@ impl Shard {
 
     /// Bookkeeping for an item that has just been put in another's place.
     pub fn replaced(&self, l: &Local, old: ChunkRef, new: ChunkRef) {
-        l.counters.thread.total_items.bump();
         let plan = |item: Item<'_>| item.plan(item.shape());
         let (was, is) = (plan(self.item(old)), plan(self.item(new)));
         let same_class = self.slabs.class_of(old) == self.slabs.class_of(new);
@@ -144,8 +142,11 @@ impl Shard {
     }
 
     fn count_size(&self, l: &Local, size: usize, by: i32) {
-        let step = size.div_ceil(SIZE_STEP as usize).min(l.sizes.len() - 1);
-        let cell = &l.sizes[step];
+        let step = size.div_ceil(SIZE_STEP as usize).min(l.sizes.cells.len() - 1);
+        if step as u32 > l.sizes.top.load(Relaxed) {
+            l.sizes.top.store(step as u32, Relaxed);
+        }
+        let cell = &l.sizes.cells[step];
         cell.store(cell.load(Relaxed).wrapping_add_signed(by), Relaxed);
     }
 
@@ -298,6 +299,17 @@ impl Shard {
     /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
     /// still what it seemed to be. The chunk is then the caller's.
     fn unlink_victim(&self, l: &Local, chunk: ChunkRef, horizon: Horizon) -> bool {
+        self.unlink_if(l, chunk, horizon, |_| true)
+    }
+
+    /// As [`Shard::unlink_victim`], if its deadline is as wanted.
+    fn unlink_if(
+        &self,
+        l: &Local,
+        chunk: ChunkRef,
+        horizon: Horizon,
+        wanted: impl Fn(u32) -> bool,
+    ) -> bool {
         let item = self.item(chunk);
         let mut key = l.scratch.take();
         key.clear();
@@ -307,7 +319,7 @@ impl Shard {
         let Some(mut line) = self.index.try_lock(hash) else { return false };
         let Some((slot, _)) = line.find(|c| c == chunk) else { return false };
         let (shape, standing) = (item.shape(), item.standing());
-        if shape.has(Shape::PINNED) {
+        if shape.has(Shape::PINNED) || !wanted(item.deadline(shape)) {
             return false;
         }
         fence(Acquire);
@@ -350,25 +362,33 @@ impl Shard {
 
     /// Frees expired items of one page of the class; false where none could be freed.
     fn reclaim_expired(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
-        let due = {
-            let guard = self.slabs.lock(class);
-            self.slabs.clear_earliest(class);
-            let mut due = None;
-            for (n, page) in guard.pages().iter().enumerate() {
-                let Some(earliest) = self.slabs.page_earliest(*page) else { continue };
-                self.slabs.note_class_deadline(class, earliest);
-                if earliest <= horizon.now {
-                    due = Some(*page);
-                    break;
-                }
-                if n >= PAGES_LOOKED_MAX {
-                    self.slabs.note_class_deadline(class, horizon.now);
-                    break;
-                }
-            }
-            due
-        };
+        let due = self.page_due(class, horizon);
         due.is_some_and(|page| self.reclaim_page(l, page, class, horizon) > 0)
+    }
+
+    /// A page of the class on which something has expired, if it is soon found.
+    fn page_due(&self, class: ClassId, horizon: Horizon) -> Option<PageNo> {
+        let mut guard = self.slabs.lock(class);
+        self.slabs.clear_earliest(class);
+        let pages = guard.pages().len();
+        let start = guard.due_from;
+        for n in 0..pages.min(PAGES_LOOKED_MAX) {
+            let at = (start + n) % pages;
+            let page = guard.pages()[at];
+            let Some(earliest) = self.slabs.page_earliest(page) else { continue };
+            self.slabs.note_class_deadline(class, earliest);
+            if earliest <= horizon.now {
+                guard.due_from = at;
+                // The pages not looked at may hold something due as well.
+                self.slabs.note_class_deadline(class, horizon.now);
+                return Some(page);
+            }
+        }
+        if pages > PAGES_LOOKED_MAX {
+            guard.due_from = (start + PAGES_LOOKED_MAX) % pages;
+            self.slabs.note_class_deadline(class, horizon.now);
+        }
+        None
     }
 
     /// Frees a page's expired items; returns how many.
@@ -384,7 +404,7 @@ impl Shard {
             let deadline = item.deadline(item.shape());
             if !horizon.expired(deadline) {
                 self.slabs.note_deadline(chunk, class, deadline);
-            } else if self.unlink_victim(l, chunk, horizon) {
+            } else if self.unlink_if(l, chunk, horizon, |deadline| horizon.expired(deadline)) {
                 self.free(chunk);
                 freed += 1;
             } else {

@@ -5,6 +5,7 @@ use crate::stats::Counters;
 use slab::Words;
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// A key of 1 to 250 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +33,15 @@ pub struct KeyHash(pub u64);
 /// What one thread needs to use the store: its own counters, and scratch space.
 pub struct Local {
     pub counters: Arc<Counters>,
-    /// Items per size in steps of [`SIZE_STEP`], as wrapping changes made by this thread.
-    pub(super) sizes: Arc<Words>,
+    pub(super) sizes: Arc<Sizes>,
     pub(super) scratch: Cell<Vec<u8>>,
+}
+
+/// Items per size in steps of [`SIZE_STEP`], as wrapping changes made by one thread.
+pub(super) struct Sizes {
+    pub cells: Words,
+    /// The highest step ever used.
+    pub top: AtomicU32,
 }
 
 /// Bytes; memcached's step of `stats sizes`.

@@ -75,14 +75,21 @@ impl Shard {
         if self.rules.as_memcached {
             return true;
         }
+        let page = u64::from(self.slabs.geometry().page_size());
+        let mut missing = bytes;
         for _ in 0..PAGES_FOR_GROWTH_MAX {
-            if self.slabs.charge(bytes) {
+            if self.slabs.charge(missing) {
                 return true;
             }
             if !self.rules.evict || !self.steal_page(l, ClassId(0), horizon) {
-                return false;
+                break;
+            }
+            // What was won is taken at once, before a class takes it for a page again.
+            if self.slabs.charge(page.min(missing)) {
+                missing -= page.min(missing);
             }
         }
+        self.slabs.discharge(bytes - missing);
         false
     }
 }

@@ -4,7 +4,7 @@ use super::Store;
 use super::draft::{Draft, Reservation};
 use super::flush::Horizon;
 use super::held::{Found, Held, Purpose};
-use super::index::LineGuard;
+use super::index::{LineGuard, NODES_MORE_BYTES};
 use super::read::bump_unfetched;
 use super::requests::{Set, SetMode};
 use super::shard::Shard;
@@ -53,6 +53,7 @@ impl Store {
         debug_assert_eq!(value.len(), set.len as usize);
         let shard = self.shard_of(hash);
         if matches!(set.mode, SetMode::Append | SetMode::Prepend) {
+            self.admit_piece(l, shard, set, hash)?;
             return self.append(l, set, hash, Piece::Bytes(value));
         }
         let chunk = self.draft_set(l, shard, set, hash)?;
@@ -128,6 +129,28 @@ impl Store {
                 Err(refusal)
             }
         }
+    }
+
+    /// What memcached would reserve for a piece to append: one too large is refused, and any other
+    /// counts as a set.
+    fn admit_piece(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        set: &Set<'_>,
+        hash: KeyHash,
+    ) -> Result<(), Refusal> {
+        let deadline = self.clock.deadline(set.exptime);
+        let mut draft = draft_of(set.key, set.len, deadline, 0, false);
+        draft.plan.client_flags = set.client_flags != 0;
+        let plan = shard.settled(draft.plan);
+        if shard.charged_size(&plan) > shard.rules.item_size_max as usize {
+            self.refused(l, set, hash, Refusal::TooLarge);
+            return Err(Refusal::TooLarge);
+        }
+        let class = shard.class_for(&plan).unwrap_or(shard.slabs.geometry().largest());
+        shard.class_counters(l, class).set_cmds.bump();
+        Ok(())
     }
 
     fn bits_for(&self, deadline: Deadline, binary_key: bool) -> u32 {
@@ -267,7 +290,6 @@ impl Store {
         let Ok(chunk) = shard.draft(l, &draft, held.horizon) else {
             return Ok(Outcome::NotStored);
         };
-        held.class_counters(chunk).set_cmds.bump();
         join(&held, chunk, old.as_ref(), piece, set.mode == SetMode::Prepend);
         let cas = self.cas_for(set.new_cas, set.return_cas);
         if let Some(cas) = cas {
@@ -343,7 +365,8 @@ impl Shard {
         }
     }
 
-    /// Adds a reference to a line that has no room by evicting one of the line's own items.
+    /// Adds a reference to a line that has no room: with more nodes, or when there is no memory for
+    /// them by evicting one of the line's own items.
     pub fn insert_by_force(
         &self,
         l: &Local,
@@ -351,6 +374,10 @@ impl Shard {
         chunk: ChunkRef,
         horizon: Horizon,
     ) -> bool {
+        let more = self.rules.as_memcached || self.slabs.charge(NODES_MORE_BYTES);
+        if more && self.index.add_nodes() {
+            return line.insert(chunk).is_ok();
+        }
         if !self.rules.evict {
             return false;
         }

@@ -3,7 +3,12 @@
 use super::*;
 
 impl Bench {
-    fn get(&mut self, bytes: &[u8], [bump, meta, pin]: [bool; 3], unless: Option<Compare>) {
+    pub(super) fn get(
+        &mut self,
+        bytes: &[u8],
+        [bump, meta, pin]: [bool; 3],
+        unless: Option<Compare>,
+    ) {
         let known = self.known(bytes);
         let unless_cas = self.resolve(unless, known.as_ref());
         let get = Get { key: key(bytes), bump, unless_cas, meta };
@@ -36,7 +41,7 @@ impl Bench {
         }
     }
 
-    fn fetch(&mut self, op: &FetchOp) {
+    pub(super) fn fetch(&mut self, op: &FetchOp) {
         let bytes = key_of(op.key);
         let known = self.known(&bytes);
         let fetch = Fetch {
@@ -104,7 +109,7 @@ impl Bench {
 
     // Changes
 
-    fn delete(&mut self, op: &DeleteOp) {
+    pub(super) fn delete(&mut self, op: &DeleteOp) {
         let bytes = key_of(op.key);
         let known = self.known(&bytes);
         let compare_cas = self.resolve(op.compare, known.as_ref());
@@ -148,7 +153,7 @@ impl Bench {
         self.learn(&bytes, entry, unique, op.touch.is_some());
     }
 
-    fn touch(&mut self, bytes: &[u8], exptime: i32) {
+    pub(super) fn touch(&mut self, bytes: &[u8], exptime: i32) {
         let known = self.known(bytes);
         let touch = Touch { key: key(bytes), exptime: Exptime(exptime) };
         let touched = self.store.touch(self.local(), &touch, self.hash(bytes));
@@ -163,7 +168,7 @@ impl Bench {
         self.learn(bytes, entry, unique, false);
     }
 
-    fn arith(&mut self, op: &ArithOp) {
+    pub(super) fn arith(&mut self, op: &ArithOp) {
         let bytes = key_of(op.key);
         let known = self.known(&bytes);
         let compare_cas = self.resolve(op.compare, known.as_ref());
