@@ -75,8 +75,11 @@ enum Tail<'a> {
     HangUp,
 }
 
+/// Commands in order. It is large, so it is filled where it lies.
+type Entries<'a> = ArrayVec<Entry<'a>, BATCH_MAX>;
+
+/// What was decoded beside the entries.
 struct Batch<'a> {
-    entries: ArrayVec<Entry<'a>, BATCH_MAX>,
     used: usize,
     requests: usize,
     tail: Tail<'a>,
@@ -87,7 +90,9 @@ impl Connection {
     pub(super) fn batch(&mut self, buf: &[u8], requests: usize, desk: &mut Desk) -> Result<Done> {
         let before = self.decoder.clone();
         let arena = std::mem::take(&mut desk.arena);
-        let Batch { mut entries, used, requests, tail } = self.decode(buf, requests, &arena);
+        let mut entries = Entries::new();
+        let batch = self.decode(buf, requests, &arena, &mut entries);
+        let Batch { used, requests, tail } = batch;
         let ran = self.run(&mut entries, desk)?;
         let done = if ran < entries.len() {
             // Decoding has no effect but on the decoder, which is brought to where it stopped.
@@ -107,10 +112,16 @@ impl Connection {
         Ok(done)
     }
 
-    fn decode<'a>(&mut self, buf: &'a [u8], requests: usize, arena: &'a Bump) -> Batch<'a> {
-        let mut batch = Batch { entries: ArrayVec::new(), used: 0, requests: 0, tail: Tail::Limit };
+    fn decode<'a>(
+        &mut self,
+        buf: &'a [u8],
+        requests: usize,
+        arena: &'a Bump,
+        entries: &mut Entries<'a>,
+    ) -> Batch<'a> {
+        let mut batch = Batch { used: 0, requests: 0, tail: Tail::Limit };
         let verbose = log_enabled!(Level::Debug);
-        while !batch.entries.is_full() && batch.requests < requests && batch.used < buf.len() {
+        while !entries.is_full() && batch.requests < requests && batch.used < buf.len() {
             let bytes = &buf[batch.used..];
             if verbose && !self.decoder.in_multiget() {
                 self.log_line(bytes);
@@ -128,11 +139,13 @@ impl Connection {
                     };
                     batch.used += len + LINE_END.len();
                     let value = (end == LINE_END).then_some(&rest[..len]);
-                    batch.push(Command::Set(set), echo, value);
+                    let (command, end) = (Command::Set(set), batch.used);
+                    entries.push(Entry { command, echo, value, hash: None, end });
                 }
                 Decoded::Command { used, command, echo } => {
                     batch.used += used;
-                    batch.push(command, echo, None);
+                    let end = batch.used;
+                    entries.push(Entry { command, echo, value: None, hash: None, end });
                 }
                 Decoded::Refused { used, swallow, error, echo } => {
                     batch.used += used;
@@ -202,12 +215,6 @@ impl Connection {
             let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
             debug!("<{} {}", self.file(), String::from_utf8_lossy(line));
         }
-    }
-}
-
-impl<'a> Batch<'a> {
-    fn push(&mut self, command: Command<'a>, echo: Echo<'a>, value: Option<&'a [u8]>) {
-        self.entries.push(Entry { command, echo, value, hash: None, end: self.used });
     }
 }
 
