@@ -123,8 +123,12 @@ impl Index {
         let lines = lines.max(1).next_multiple_of(LINE_STEP).min(LINES_MAX);
         let ceiling = ceiling.max(lines).min(LINES_MAX);
         let spare = SpareNodes { free: 0, next: 1, in_use: 0, limit: lines / 2 };
+        let line_words = Words::reserve(ceiling as usize * LINE_WORDS)?;
+        // Lines are read at random, so every small page costs a walk of the page table; a huge one
+        // costs 2 MiB at the most. Where the system has none, small ones will do.
+        let _ = line_words.huge_pages();
         Ok(Index {
-            lines: Words::reserve(ceiling as usize * LINE_WORDS)?,
+            lines: line_words,
             nodes: Words::reserve((ceiling as usize * 2 + NODE_SLACK) * NODE_WORDS)?,
             geometry: AtomicU64::new(Geometry::new(lines, lines, lines).0),
             spare: Mutex::new(spare),

@@ -74,6 +74,9 @@ const ARENA_MAX: u64 = 15 << 30;
 /// Values that are still being sent may take one in so many bytes of -m when nobody else can have
 /// them any more.
 const UNLINKED_SHARE: u64 = 8;
+/// Bytes of an arena that is worth huge pages, also without -L: what is touched of one that is not
+/// filled yet is 2 MiB at the most.
+const HUGE_PAGES_FROM: u64 = 1 << 30;
 /// Buckets of 8 bytes that memcached starts with: 2^16.
 const HASHPOWER_DEFAULT: u32 = 16;
 /// Bytes of memcached's hash table per bucket, by which `hash_power_level` is stated.
@@ -248,7 +251,7 @@ fn make_shard(
         ceiling: (limit / page + beyond) as u32,
         chunk_overhead_64ths: if as_memcached { 0 } else { OVERHEAD_64THS },
         first_page_beyond_limit: as_memcached,
-        huge_pages: s.large_pages,
+        huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
     };
     let failed = |e: std::io::Error| format!("failed to reserve {limit} bytes: {e}");
     let slabs = Slabs::new(geometry.clone(), options)
@@ -256,7 +259,9 @@ fn make_shard(
             if !options.huge_pages {
                 return Err(e);
             }
-            warn!("-L: no huge pages: {e}");
+            if s.large_pages {
+                warn!("-L: no huge pages: {e}");
+            }
             Slabs::new(geometry.clone(), Options { huge_pages: false, ..options })
         })
         .map_err(failed)?;
