@@ -9,7 +9,9 @@ mod ops;
 mod reference;
 
 use bench::Bench;
+use ops::Op;
 use proptest::prelude::*;
+use rustcached::config::Settings;
 
 /// Steps between walks over everything, in the long runs.
 const WALK_EVERY: usize = 16;
@@ -53,4 +55,18 @@ proptest! {
         }
         bench.finish();
     }
+}
+
+/// A value's tail may need the first page of its class while the value itself holds chunks of the
+/// class that has the most pages.
+#[test]
+fn a_large_value_finds_room_for_its_tail() {
+    let settings = Settings { maxbytes: 4 << 20, ..Settings::default() };
+    let mut bench = Bench::new(settings);
+    bench.run(&Op::Bulk { family: 0, count: 4_000, len: 472 });
+    bench.run(&Op::Bulk { family: 1, count: 300, len: 11_789 });
+    for len in (9_000..40_000).step_by(333) {
+        bench.run(&Op::Bulk { family: 2, count: 12, len });
+    }
+    bench.validate();
 }

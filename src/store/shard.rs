@@ -16,12 +16,15 @@ use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use slab::sync::Ordering::{Acquire, Relaxed, Release};
 use slab::sync::fence;
 use slab::{ChunkRef, ClassId, PageNo, Slabs};
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Victims that one allocation tries before it gives up: another thread may hold each one's line.
 const VICTIMS_MAX: usize = 16;
-/// Pages of another class that one allocation tries to empty.
+/// Pages of other classes that one allocation tries to empty.
 const STEALS_MAX: usize = 4;
+/// Classes whose pages it looks at.
+const DONORS_MAX: usize = 4;
 /// Pages whose earliest deadline one allocation looks at.
 const PAGES_LOOKED_MAX: usize = 1024;
 
@@ -414,40 +417,62 @@ impl Shard {
         freed
     }
 
-    /// Empties a page of the class that has the most, for `class` or for the index; false where
-    /// none can be emptied.
+    /// Empties a page of one of the classes that have the most, for `class` or for the index;
+    /// false where none can be emptied.
     pub fn steal_page(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
-        let richest = |c: &ClassId| self.slabs.lock(*c).pages().len();
-        let donor = self.slabs.geometry().classes().filter(|c| *c != class).max_by_key(richest);
-        let Some(donor) = donor else { return false };
-        for attempt in 0..STEALS_MAX {
-            let page = {
-                let mut guard = self.slabs.lock(donor);
-                let Some(page) = emptiest(&guard, attempt) else { return false };
-                if !guard.start_drain(page) {
+        let pages_of = |c: ClassId| self.slabs.lock(c).pages().len();
+        let others = self.slabs.geometry().classes().filter(|c| *c != class);
+        let mut donors: Vec<(usize, ClassId)> = others.map(|c| (pages_of(c), c)).collect();
+        donors.sort_unstable_by_key(|(pages, _)| Reverse(*pages));
+        let mut attempts = 0;
+        for (_, donor) in donors.into_iter().take(DONORS_MAX) {
+            let pages = emptiest_first(&self.slabs.lock(donor));
+            for page in pages.into_iter().filter(|page| self.can_be_emptied(*page, donor)) {
+                if attempts == STEALS_MAX {
+                    return false;
+                }
+                attempts += 1;
+                if !self.slabs.lock(donor).start_drain(page) {
                     continue;
                 }
-                page
-            };
-            self.drop_items(l, page, donor, horizon);
-            if self.slabs.lock(donor).finish_drain(page) {
-                return true;
+                self.drop_items(l, page, donor, horizon);
+                if self.slabs.lock(donor).finish_drain(page) {
+                    return true;
+                }
             }
         }
         false
+    }
+
+    /// True where nothing on a page is pinned or a value on its way, as the caller's own may be:
+    /// as of now, and without locking anything.
+    fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
+        (0..self.slabs.geometry().chunks_per_page(class)).all(|index| {
+            let chunk = self.slabs.chunk_at(page, class, index);
+            match self.owner_of(chunk).map(|owner| self.item(owner)) {
+                Some(item) => {
+                    item.standing().state() == State::Linked && !item.shape().has(Shape::PINNED)
+                }
+                None => self.item(chunk).standing().state() == State::Free,
+            }
+        })
+    }
+
+    /// The item that a chunk is part of, looked up without any care.
+    fn owner_of(&self, chunk: ChunkRef) -> Option<ChunkRef> {
+        let standing = self.item(chunk).standing();
+        if standing.is_body() {
+            item::body_head(&self.slabs, chunk)
+        } else {
+            (standing.state() == State::Linked).then_some(chunk)
+        }
     }
 
     /// Evicts everything on a page that can be.
     fn drop_items(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) {
         for index in 0..self.slabs.geometry().chunks_per_page(class) {
             let chunk = self.slabs.chunk_at(page, class, index);
-            let standing = self.item(chunk).standing();
-            let owner = if standing.is_body() {
-                item::body_head(&self.slabs, chunk)
-            } else {
-                (standing.state() == State::Linked).then_some(chunk)
-            };
-            if let Some(owner) = owner
+            if let Some(owner) = self.owner_of(chunk)
                 && self.unlink_victim(l, owner, horizon)
             {
                 self.free(owner);
@@ -464,10 +489,9 @@ impl Shard {
     }
 }
 
-/// The page with the fewest chunks in use among some; `skip` looks at others.
-fn emptiest(class: &evict::Class<'_>, skip: usize) -> Option<PageNo> {
-    let looked = evict::LOOK_MAX;
-    let pages = class.pages();
-    let start = if pages.len() > looked { skip * looked % pages.len() } else { skip };
-    pages.iter().skip(start).take(looked).min_by_key(|page| class.used_on(**page)).copied()
+/// Some pages of the class, those with the fewest chunks in use first.
+fn emptiest_first(class: &evict::Class<'_>) -> Vec<PageNo> {
+    let mut pages: Vec<PageNo> = class.pages().iter().take(evict::LOOK_MAX).copied().collect();
+    pages.sort_by_key(|page| class.used_on(*page));
+    pages
 }
