@@ -13,6 +13,10 @@ pub use parking_lot::{Mutex, MutexGuard};
 #[cfg(loom)]
 pub use self::model::{Mutex, MutexGuard};
 
+/// True under the model checker: structures are then made as small as they can be, and nothing is
+/// left to chance, so that every order of events can be tried.
+pub const MODELLED: bool = cfg!(loom);
+
 /// Waits a little for another thread to leave a short critical section: busily at first, then by
 /// giving the processor up, for the other may have lost its own.
 #[cfg(not(loom))]
@@ -36,6 +40,7 @@ pub fn relax(_spins: &mut u32) {
 mod model {
     pub use loom::sync::MutexGuard;
 
+    #[derive(Default)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T> Mutex<T> {

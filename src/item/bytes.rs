@@ -92,6 +92,7 @@ fn merge(word: &AtomicU32, skip: usize, bytes: &[u8]) {
 /// # Safety
 /// Nobody writes to any word of the range while the slice lives.
 pub(crate) unsafe fn slice(words: &[AtomicU32], offset: usize, len: usize) -> &[u8] {
+    assert!(size_of::<AtomicU32>() == 4, "not under the model checker");
     let words = &words[offset / 4..(offset + len).div_ceil(4)];
     let start = words.as_ptr().cast::<u8>().wrapping_add(offset % 4);
     // SAFETY: the words above cover the range, and the caller vouches that nobody writes to them,
@@ -106,6 +107,7 @@ pub(crate) unsafe fn slice(words: &[AtomicU32], offset: usize, len: usize) -> &[
 /// is thrown away (`Store::get` validates what it read).
 #[allow(clippy::mut_from_ref)]
 pub(crate) unsafe fn slice_mut(words: &[AtomicU32], offset: usize, len: usize) -> &mut [u8] {
+    assert!(size_of::<AtomicU32>() == 4, "not under the model checker");
     let words = &words[offset / 4..(offset + len).div_ceil(4)];
     let start = words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset % 4);
     // SAFETY: atomics may be mutated through a shared reference; the words cover the range; the

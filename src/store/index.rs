@@ -20,7 +20,7 @@
 //! X3 all references under one line belong to hashes of that line.
 
 use crate::item::prefetch;
-use slab::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence, relax};
+use slab::sync::{AtomicU32, AtomicU64, MODELLED, Mutex, Ordering, fence, relax};
 use slab::{ChunkRef, Words};
 use std::io;
 
@@ -35,17 +35,17 @@ const LINK: u8 = 0xFF;
 const LOCKED: u32 = 1;
 const VERSION_STEP: u32 = 2;
 /// Lines come in multiples of this.
-pub const LINE_STEP: u32 = 256;
+pub const LINE_STEP: u32 = if MODELLED { 2 } else { 256 };
 /// Nodes of one line that are read without its lock.
 const NODES_READ_MAX: usize = 64;
 /// Most lines an index can have.
 pub const LINES_MAX: u32 = (1 << 26) - LINE_STEP;
 
 /// Nodes reserved beyond the limit, for a growth step that must not fail.
-const NODE_SLACK: usize = 4096;
+const NODE_SLACK: usize = if MODELLED { 2 } else { 4096 };
 
 /// Nodes that [`Index::add_nodes`] adds.
-const NODES_MORE: u32 = 512;
+const NODES_MORE: u32 = if MODELLED { 1 } else { 512 };
 
 /// Bytes that [`Index::add_nodes`] is charged for.
 pub const NODES_MORE_BYTES: u64 = NODES_MORE as u64 * NODE_WORDS as u64 * 4;

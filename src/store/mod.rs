@@ -54,6 +54,7 @@ use parking_lot::Mutex;
 use pins::Pins;
 use rapidhash::v3::RapidSecrets;
 use shard::{Rules, Shard};
+use slab::sync::MODELLED;
 use slab::{Geometry, Options, Slabs, Words};
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -64,7 +65,7 @@ use types::Sizes;
 /// Bytes of a page in the compact layout.
 const COMPACT_PAGE: u32 = 64 << 10;
 /// Bytes of a page where -m is so small that 64 KiB would be too coarse.
-const SMALL_PAGE: u32 = 32 << 10;
+const SMALL_PAGE: u32 = if MODELLED { 512 } else { 32 << 10 };
 /// Growth factor of the compact ladder, where -f does not say otherwise.
 const COMPACT_FACTOR: f64 = 1.12;
 /// Smallest chunk of the compact ladder, bytes.
@@ -112,7 +113,8 @@ impl Store {
         let fds = settings.max_connections as usize + 1024;
         let prefixes = Prefixes::new(settings.prefix_delimiter, settings.detail_enabled);
         let count = settings.maxbytes.div_ceil(ARENA_MAX).max(1);
-        let secrets = RapidSecrets::seed(RandomState::new().build_hasher().finish());
+        let seed = if MODELLED { 1 } else { RandomState::new().build_hasher().finish() };
+        let secrets = RapidSecrets::seed(seed);
         let shards = (0..count)
             .map(|_| make_shard(&settings, &geometry, settings.maxbytes / count, secrets))
             .collect::<Result<_, _>>()?;

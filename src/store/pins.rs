@@ -164,6 +164,14 @@ impl Pin {
         self.owner().pins.is_revoked(self.chunk)
     }
 
+    /// Appends the value's bytes: the model checker's words are not such that they could be lent.
+    #[cfg(loom)]
+    pub fn copy(&self, out: &mut Vec<u8>) {
+        for segment in item::Chain::of(&self.owner().slabs, self.chunk) {
+            segment.copy(out);
+        }
+    }
+
     /// Length of the value in bytes.
     pub fn len(&self) -> usize {
         self.len

@@ -6,11 +6,12 @@ use super::shard::Shard;
 use super::types::Local;
 use super::{Store, index};
 use slab::ClassId;
+use slab::sync::MODELLED;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Items per line at which the index grows.
-const LOAD_MAX: u64 = 11;
+const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
 /// Lines moved in one tick: some tens of microseconds of work.
 const LINES_PER_TICK: u32 = 256;
 /// Time between ticks when there is nothing to do.
