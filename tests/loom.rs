@@ -19,7 +19,7 @@ const PAGE: u64 = 570;
 /// Chunks on a page of the smallest class, which holds keys of 1 and values of up to 15 bytes.
 const SMALLEST: usize = 512 / 24;
 /// More than fits the largest chunk of 64 bytes: a head and a body.
-const LARGE: usize = 40;
+const LARGE: usize = 60;
 
 /// One thread's view of a store.
 struct User {
@@ -212,7 +212,7 @@ fn a_read_sees_one_value_while_its_chunk_is_used_again() {
 #[test]
 fn a_read_sees_one_value_while_it_changes_in_place() {
     check(|| {
-        let user = store_of(1);
+        let user = store_of(2);
         user.set("n", b"19999999");
         let (_, before) = user.gets("n").unwrap();
         let writer = user.spawn(|user| user.incr("n", 1));
@@ -231,7 +231,7 @@ fn a_read_sees_one_value_while_it_changes_in_place() {
 #[test]
 fn an_item_gets_one_first_unique() {
     check(|| {
-        let user = store_of(1);
+        let user = store_of(2);
         user.set("k", b"aaaaaaaa");
         let other = user.spawn(|user| user.gets("k").unwrap());
         let mine = user.gets("k").unwrap();
@@ -437,7 +437,7 @@ fn of_two_adds_one_is_stored() {
 #[test]
 fn of_two_cas_one_is_stored() {
     check(|| {
-        let user = store_of(1);
+        let user = store_of(2);
         user.set("k", b"x");
         let (_, cas) = user.gets("k").unwrap();
         let other = user.spawn(move |user| user.store_as(SetMode::Cas, "k", b"a", Some(cas)));
