@@ -209,6 +209,22 @@ fn a_read_sees_one_value_while_its_chunk_is_used_again() {
     });
 }
 
+/// As above, but the chunk's next owner is another thread than the one that freed it.
+#[test]
+fn a_read_sees_one_value_while_a_third_uses_its_chunk() {
+    check(|| {
+        let user = store_of(1);
+        user.set("k", b"aaaaaaaa");
+        let deleter = user.spawn(|user| user.delete("k"));
+        let writer = user.spawn(|user| user.set("j", b"cccccccc"));
+        assert!(user.get("k").is_none_or(|value| value == b"aaaaaaaa"));
+        assert_eq!(deleter.join().unwrap(), DeleteOutcome::Deleted);
+        writer.join().unwrap();
+        assert_eq!(user.get("j").unwrap(), b"cccccccc");
+        user.holds(1, 1);
+    });
+}
+
 #[test]
 fn a_read_sees_one_value_while_it_changes_in_place() {
     check(|| {

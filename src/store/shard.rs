@@ -296,7 +296,6 @@ impl Shard {
         }
         item.reshape(Shape(0));
         item.set_standing(Standing::RESERVED);
-        fence(Release);
     }
 
     /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
