@@ -103,8 +103,8 @@ impl Flush {
             return;
         }
         // Nothing was stamped `now` yet: every commit asks for the horizon first. Unless an earlier
-        // flush has moved the logical clock ahead.
-        let ahead = self.floor.load(Relaxed) > now;
+        // flush has moved the logical clock that far.
+        let ahead = self.floor.load(Relaxed) >= now;
         self.declare_dead(if ahead { self.stamp(now) } else { now - 1 });
     }
 
@@ -151,6 +151,16 @@ mod tests {
         assert!(!dead(&flush, 5, 7));
         assert!(dead(&flush, 5, 8) && dead(&flush, 7, 8));
         assert!(!dead(&flush, flush.stamp(8), 8));
+    }
+
+    #[test]
+    fn a_planned_flush_takes_what_was_stamped_ahead_of_it() {
+        let flush = Flush::new();
+        flush.flush(5, None);
+        let ahead = flush.stamp(5);
+        flush.flush(5, Some(6));
+        assert!(!dead(&flush, ahead, 5) && dead(&flush, ahead, 6));
+        assert!(!dead(&flush, flush.stamp(6), 6));
     }
 
     #[test]
