@@ -55,16 +55,7 @@ fn gets(bencher: Bencher<'_, '_>, items: usize) {
         let name = name(bench.turn());
         let key = key(&name);
         let hash = bench.store.hash(key);
-        let fetch = Fetch {
-            get: plain_get(key),
-            cas: true,
-            touch: None,
-            touch_first: false,
-            vivify: None,
-            recache: None,
-            new_cas: None,
-            binary_key: false,
-        };
+        let fetch = Fetch { cas: true, ..Fetch::of(plain_get(key)) };
         let hit = bench.store.fetch(&bench.local, &fetch, hash, |hit| {
             out.clear();
             hit.copy_value(&mut out);
@@ -104,18 +95,7 @@ fn incr(bencher: Bencher<'_, '_>) {
         let name = name(0);
         let key = key(&name);
         let hash = bench.store.hash(key);
-        let arith = Arith {
-            key,
-            increment: true,
-            delta: 1,
-            compare_cas: None,
-            vivify: None,
-            initial: 0,
-            touch: None,
-            new_cas: None,
-            return_cas: false,
-            binary_key: false,
-        };
+        let arith = Arith::of(key, 1);
         let outcome = bench.store.arith(&bench.local, &arith, hash);
         assert!(matches!(black_box(outcome), ArithOutcome::Number { .. }));
     });

@@ -1,8 +1,8 @@
 //! A test for every bug that was found and fixed, against the store itself.
 
-use rustcached::clock::{Clock, Exptime};
+use rustcached::clock::Clock;
 use rustcached::config::Settings;
-use rustcached::store::{Arith, Fetch, Get, Key, Local, Set, SetMode, Store};
+use rustcached::store::{Arith, Fetch, Get, Key, Local, Set, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -17,24 +17,11 @@ fn key(bytes: &[u8]) -> Key<'_> {
 }
 
 fn get_of(bytes: &[u8]) -> Get<'_> {
-    Get { key: key(bytes), bump: true, unless_cas: None, meta: false }
+    Get::of(key(bytes))
 }
 
 fn set(store: &Arc<Store>, l: &Local, bytes: &[u8], value: &[u8]) {
-    let set = Set {
-        key: key(bytes),
-        mode: SetMode::Set,
-        client_flags: 0,
-        exptime: Exptime(0),
-        len: value.len() as u32,
-        compare_cas: None,
-        invalidate: false,
-        vivify: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
-        drop_old_on_refusal: true,
-    };
+    let set = Set::of(key(bytes), value.len() as u32);
     store.set(l, &set, store.hash(set.key), value).expect("there is room");
 }
 
@@ -48,18 +35,7 @@ fn get(store: &Arc<Store>, l: &Local, bytes: &[u8]) -> bool {
 }
 
 fn incr(store: &Arc<Store>, l: &Local, bytes: &[u8]) {
-    let arith = Arith {
-        key: key(bytes),
-        increment: true,
-        delta: 1,
-        compare_cas: None,
-        vivify: None,
-        initial: 0,
-        touch: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
-    };
+    let arith = Arith::of(key(bytes), 1);
     store.arith(l, &arith, store.hash(arith.key));
 }
 
@@ -127,16 +103,7 @@ fn an_item_that_gets_a_cas_unique_is_no_new_item() {
     let store = store();
     let l = store.local();
     set(&store, &l, b"k", b"0123456789");
-    let fetch = Fetch {
-        get: get_of(b"k"),
-        cas: true,
-        touch: None,
-        touch_first: false,
-        vivify: None,
-        recache: None,
-        new_cas: None,
-        binary_key: false,
-    };
+    let fetch = Fetch { cas: true, ..Fetch::of(get_of(b"k")) };
     assert!(store.fetch(&l, &fetch, store.hash(fetch.get.key), |_| ()));
     assert_eq!(store.stats().thread_sums().total_items, 1);
 }

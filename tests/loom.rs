@@ -51,7 +51,7 @@ fn key(key: &str) -> Key<'_> {
 }
 
 fn plain_get(name: &str) -> Get<'_> {
-    Get { key: key(name), bump: true, unless_cas: None, meta: false }
+    Get::of(key(name))
 }
 
 impl User {
@@ -70,20 +70,7 @@ impl User {
     }
 
     fn store_as(&self, mode: SetMode, name: &str, value: &[u8], cas: Option<u64>) -> Outcome {
-        let set = Set {
-            key: key(name),
-            mode,
-            client_flags: 0,
-            exptime: Exptime(0),
-            len: value.len() as u32,
-            compare_cas: cas,
-            invalidate: false,
-            vivify: None,
-            new_cas: None,
-            return_cas: false,
-            binary_key: false,
-            drop_old_on_refusal: true,
-        };
+        let set = Set { mode, compare_cas: cas, ..Set::of(key(name), value.len() as u32) };
         let hash = self.store.hash(set.key);
         self.store.set(&self.local, &set, hash, value).expect("memory")
     }
@@ -107,16 +94,7 @@ impl User {
 
     /// Value and CAS unique.
     fn gets(&self, name: &str) -> Option<(Vec<u8>, u64)> {
-        let fetch = Fetch {
-            get: plain_get(name),
-            cas: true,
-            touch: None,
-            touch_first: false,
-            vivify: None,
-            recache: None,
-            new_cas: None,
-            binary_key: false,
-        };
+        let fetch = Fetch { cas: true, ..Fetch::of(plain_get(name)) };
         let mut seen = (Vec::new(), 0);
         let hash = self.store.hash(fetch.get.key);
         let hit = self.store.fetch(&self.local, &fetch, hash, |hit| {
@@ -146,18 +124,7 @@ impl User {
     }
 
     fn incr(&self, name: &str, delta: u64) -> Option<u64> {
-        let arith = Arith {
-            key: key(name),
-            increment: true,
-            delta,
-            compare_cas: None,
-            vivify: None,
-            initial: 0,
-            touch: None,
-            new_cas: None,
-            return_cas: false,
-            binary_key: false,
-        };
+        let arith = Arith::of(key(name), delta);
         match self.store.arith(&self.local, &arith, self.store.hash(arith.key)) {
             ArithOutcome::Number { value, .. } => Some(value),
             ArithOutcome::NotFound => None,

@@ -1,7 +1,7 @@
 //! A store with something in it, for the benches.
 
-use rustcached::clock::{Clock, Exptime};
-use rustcached::command::{Get, Set, SetMode};
+use rustcached::clock::Clock;
+use rustcached::command::{Get, Set};
 use rustcached::config::Settings;
 use rustcached::store::{Key, KeyHash, Local, Outcome, Store};
 use std::sync::Arc;
@@ -60,25 +60,12 @@ pub fn key(name: &[u8]) -> Key<'_> {
 }
 
 pub fn plain_get(key: Key<'_>) -> Get<'_> {
-    Get { key, bump: true, unless_cas: None, meta: false }
+    Get::of(key)
 }
 
 /// Stores a value, whatever is there.
 pub fn set(store: &Arc<Store>, local: &Local, key: Key<'_>, hash: KeyHash, value: &[u8]) {
-    let set = Set {
-        key,
-        mode: SetMode::Set,
-        client_flags: 0,
-        exptime: Exptime(0),
-        len: value.len() as u32,
-        compare_cas: None,
-        invalidate: false,
-        vivify: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
-        drop_old_on_refusal: true,
-    };
+    let set = Set::of(key, value.len() as u32);
     let outcome = store.set(local, &set, hash, value);
     assert!(matches!(outcome, Ok(Outcome::Stored { .. })));
 }

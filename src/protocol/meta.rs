@@ -293,12 +293,12 @@ pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
         Ok(request) => request,
         Err(refusal) => return say_error(used, refusal.error()),
     };
-    let get = Get { key, bump: !flags.has(b'u'), unless_cas: flags.compare_cas, meta: true };
+    let get =
+        Get { bump: !flags.has(b'u'), unless_cas: flags.compare_cas, meta: true, ..Get::of(key) };
     let command = if flags.seen & bits(b"TNRc") == 0 {
         Command::Get(get)
     } else {
         Command::Fetch(Fetch {
-            get,
             cas: flags.has(b'c'),
             touch: flags.touch,
             touch_first: flags.touch_first,
@@ -306,6 +306,7 @@ pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
             recache: flags.recache,
             new_cas: flags.new_cas,
             binary_key: echo.binary_key,
+            ..Fetch::of(get)
         })
     };
     done(used, command, echo)
@@ -350,18 +351,16 @@ impl<'a> Request<'a> {
             None => (base, None),
         };
         let set = Set {
-            key,
             mode,
             client_flags: flags.client_flags.unwrap_or_default(),
             exptime: flags.touch.unwrap_or_default(),
-            len,
             compare_cas,
             invalidate: flags.has(b'I'),
             vivify: flags.vivify.filter(|_| joins),
             new_cas: flags.new_cas,
             return_cas: flags.has(b'c'),
             binary_key: echo.binary_key,
-            drop_old_on_refusal: true,
+            ..Set::of(key, len)
         };
         Ok((set, Echo { len, ..echo }))
     }

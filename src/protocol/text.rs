@@ -34,18 +34,9 @@ impl Form {
         let Some(key) = Key::new(key) else {
             return say_error(used, BAD_FORMAT, false);
         };
-        let get = Get { key, bump: true, unless_cas: None, meta: false };
+        let get = Get::of(key);
         let command = if self.cas || self.touch.is_some() {
-            Command::Fetch(Fetch {
-                get,
-                cas: self.cas,
-                touch: self.touch,
-                touch_first: false,
-                vivify: None,
-                recache: None,
-                new_cas: None,
-                binary_key: false,
-            })
+            Command::Fetch(Fetch { cas: self.cas, touch: self.touch, ..Fetch::of(get) })
         } else {
             Command::Get(get)
         };
@@ -174,18 +165,12 @@ pub(super) fn storage<'a>(mode: SetMode, args: &'a [u8], used: usize) -> Decoded
         return Decoded::Refused { used, swallow: u64::from(len) + 2, error: BAD_FORMAT, echo };
     };
     let set = Set {
-        key,
         mode,
         client_flags,
         exptime,
-        len,
         compare_cas,
-        invalidate: false,
-        vivify: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
         drop_old_on_refusal: mode == SetMode::Set,
+        ..Set::of(key, len)
     };
     Decoded::Command { used, command: Command::Set(set), echo }
 }
@@ -222,18 +207,7 @@ fn arith<'a>(increment: bool, args: &'a [u8], used: usize) -> Decoded<'a> {
     let Some(delta) = lex::u64(args[1]) else {
         return say_error(used, Error::Client("invalid numeric delta argument"), noreply);
     };
-    let arith = Arith {
-        key,
-        increment,
-        delta,
-        compare_cas: None,
-        vivify: None,
-        initial: 0,
-        touch: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
-    };
+    let arith = Arith { increment, ..Arith::of(key, delta) };
     command(used, Command::Arith(arith), noreply)
 }
 

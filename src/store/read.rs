@@ -212,7 +212,7 @@ impl Store {
         };
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
             drop(held);
-            return self.fetch(l, &Fetch::plain(get.clone()), hash, visit);
+            return self.fetch(l, &Fetch::of(get.clone()), hash, visit);
         }
         let mut hit =
             Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, held.horizon.now);
@@ -366,22 +366,6 @@ impl<'a> Hit<'a> {
             won: false,
             deadline_before: item.deadline(shape),
             loose_cas: None,
-        }
-    }
-}
-
-impl<'a> Fetch<'a> {
-    /// A fetch that asks for nothing more than the get: for items with marks to hand out.
-    fn plain(get: Get<'a>) -> Fetch<'a> {
-        Fetch {
-            get,
-            cas: false,
-            touch: None,
-            touch_first: false,
-            vivify: None,
-            recache: None,
-            new_cas: None,
-            binary_key: false,
         }
     }
 }

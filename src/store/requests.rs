@@ -105,3 +105,68 @@ pub struct Touch<'a> {
     pub key: Key<'a>,
     pub exptime: Exptime,
 }
+
+impl<'a> Get<'a> {
+    /// A classic get of one key.
+    #[inline]
+    pub fn of(key: Key<'a>) -> Get<'a> {
+        Get { key, bump: true, unless_cas: None, meta: false }
+    }
+}
+
+impl<'a> Fetch<'a> {
+    /// A fetch that asks for nothing more than its get.
+    #[inline]
+    pub fn of(get: Get<'a>) -> Fetch<'a> {
+        Fetch {
+            get,
+            cas: false,
+            touch: None,
+            touch_first: false,
+            vivify: None,
+            recache: None,
+            new_cas: None,
+            binary_key: false,
+        }
+    }
+}
+
+impl<'a> Set<'a> {
+    /// A classic set of a value of `len` bytes, that never expires.
+    #[inline]
+    pub fn of(key: Key<'a>, len: u32) -> Set<'a> {
+        Set {
+            key,
+            mode: SetMode::Set,
+            client_flags: 0,
+            exptime: Exptime(0),
+            len,
+            compare_cas: None,
+            invalidate: false,
+            vivify: None,
+            new_cas: None,
+            return_cas: false,
+            binary_key: false,
+            drop_old_on_refusal: true,
+        }
+    }
+}
+
+impl<'a> Arith<'a> {
+    /// A classic incr.
+    #[inline]
+    pub fn of(key: Key<'a>, delta: u64) -> Arith<'a> {
+        Arith {
+            key,
+            increment: true,
+            delta,
+            compare_cas: None,
+            vivify: None,
+            initial: 0,
+            touch: None,
+            new_cas: None,
+            return_cas: false,
+            binary_key: false,
+        }
+    }
+}

@@ -195,6 +195,19 @@ impl Store {
         {
             store_as_stale(shard, chunk, old);
         }
+        self.link(held, set, old, chunk, set.len)
+    }
+
+    /// Links a filled draft, with a CAS unique where it needs one, over an old item or as a new one.
+    fn link<'a>(
+        &self,
+        mut held: Held<'a>,
+        set: &Set<'_>,
+        old: Option<Found<'a>>,
+        chunk: ChunkRef,
+        len: u32,
+    ) -> Outcome {
+        let (l, shard) = (held.l, held.shard);
         let cas = self.cas_for(set.new_cas, set.return_cas);
         if let Some(cas) = cas {
             shard.put_cas(chunk, cas);
@@ -209,7 +222,7 @@ impl Store {
                 return Outcome::NoMemory;
             }
         }
-        Outcome::Stored { cas: cas.filter(|_| set.return_cas), len: set.len }
+        Outcome::Stored { cas: cas.filter(|_| set.return_cas), len }
     }
 
     /// Why a storage command (but append and prepend) is not carried out; `None`: it is.
@@ -291,20 +304,7 @@ impl Store {
             return Ok(Outcome::NotStored);
         };
         join(&held, chunk, old.as_ref(), piece, set.mode == SetMode::Prepend);
-        let cas = self.cas_for(set.new_cas, set.return_cas);
-        if let Some(cas) = cas {
-            shard.put_cas(chunk, cas);
-        }
-        match old {
-            Some(old) => held.link_over(old, chunk),
-            None if held.link_new(chunk) => {}
-            None => {
-                drop(held);
-                shard.free(chunk);
-                return Ok(Outcome::NoMemory);
-            }
-        }
-        Ok(Outcome::Stored { cas: cas.filter(|_| set.return_cas), len })
+        Ok(self.link(held, set, old, chunk, len))
     }
 }
 

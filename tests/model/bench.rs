@@ -334,18 +334,10 @@ impl Bench {
             let content = Content::Bytes { len, seed: n as u8 };
             let value = content.bytes();
             let set = Set {
-                key: key(&bytes),
-                mode: SetMode::Set,
                 client_flags: n % 3,
                 exptime: Exptime((n % 2) as i32 * 5),
-                len,
-                compare_cas: None,
-                invalidate: false,
-                vivify: None,
-                new_cas: None,
-                return_cas: false,
                 binary_key: n % 5 == 0,
-                drop_old_on_refusal: true,
+                ..Set::of(key(&bytes), len)
             };
             match self.store.set(self.local(), &set, self.hash(&bytes), &value) {
                 Ok(Outcome::Stored { .. }) => {
@@ -473,17 +465,15 @@ fn plain_delete(key: Key<'_>) -> Delete<'_> {
 
 fn set_of<'a>(op: &SetOp, bytes: &'a [u8], compare_cas: Option<u64>) -> Set<'a> {
     Set {
-        key: key(bytes),
         mode: op.mode,
         client_flags: op.flags,
         exptime: Exptime(op.exptime),
-        len: op.content.bytes().len() as u32,
         compare_cas,
         invalidate: op.invalidate,
         vivify: op.vivify.map(Exptime),
         new_cas: op.new_cas,
         return_cas: op.return_cas,
-        binary_key: false,
         drop_old_on_refusal: op.drop_old,
+        ..Set::of(key(bytes), op.content.bytes().len() as u32)
     }
 }

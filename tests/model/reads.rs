@@ -11,7 +11,7 @@ impl Bench {
     ) {
         let known = self.known(bytes);
         let unless_cas = self.resolve(unless, known.as_ref());
-        let get = Get { key: key(bytes), bump, unless_cas, meta };
+        let get = Get { bump, unless_cas, meta, ..Get::of(key(bytes)) };
         let mut seen = None;
         let hit = self.store.get(self.local(), &get, self.hash(bytes), |hit| {
             seen = Some(see(hit, pin));
@@ -45,14 +45,13 @@ impl Bench {
         let bytes = key_of(op.key);
         let known = self.known(&bytes);
         let fetch = Fetch {
-            get: Get { key: key(&bytes), bump: true, unless_cas: None, meta: true },
             cas: op.cas,
             touch: op.touch.map(Exptime),
             touch_first: op.touch_first,
             vivify: op.vivify.map(Exptime),
             recache: op.recache.map(Exptime),
             new_cas: op.new_cas,
-            binary_key: false,
+            ..Fetch::of(Get { meta: true, ..Get::of(key(&bytes)) })
         };
         let mut seen = None;
         let hit = self.store.fetch(self.local(), &fetch, self.hash(&bytes), |hit| {
@@ -173,16 +172,14 @@ impl Bench {
         let known = self.known(&bytes);
         let compare_cas = self.resolve(op.compare, known.as_ref());
         let arith = Arith {
-            key: key(&bytes),
             increment: op.increment,
-            delta: op.delta,
             compare_cas,
             vivify: op.vivify.map(Exptime),
             initial: op.initial,
             touch: op.touch.map(Exptime),
             new_cas: op.new_cas,
             return_cas: op.return_cas,
-            binary_key: false,
+            ..Arith::of(key(&bytes), op.delta)
         };
         let outcome = self.store.arith(self.local(), &arith, self.hash(&bytes));
         let (value, cas, left) = match outcome {

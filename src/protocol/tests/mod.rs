@@ -60,39 +60,15 @@ pub(super) fn says(line: &str, reply: Reply<'_>) -> String {
 }
 
 pub(super) fn plain_get(name: &str) -> Get<'_> {
-    Get { key: key(name), bump: true, unless_cas: None, meta: false }
+    Get::of(key(name))
 }
 
 pub(super) fn plain_set(name: &str, mode: SetMode) -> Set<'_> {
-    Set {
-        key: key(name),
-        mode,
-        client_flags: 0,
-        exptime: Exptime(0),
-        len: 1,
-        compare_cas: None,
-        invalidate: false,
-        vivify: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
-        drop_old_on_refusal: mode == SetMode::Set,
-    }
+    Set { mode, drop_old_on_refusal: mode == SetMode::Set, ..Set::of(key(name), 1) }
 }
 
 pub(super) fn plain_arith(name: &str) -> Arith<'_> {
-    Arith {
-        key: key(name),
-        increment: true,
-        delta: 1,
-        compare_cas: None,
-        vivify: None,
-        initial: 0,
-        touch: None,
-        new_cas: None,
-        return_cas: false,
-        binary_key: false,
-    }
+    Arith::of(key(name), 1)
 }
 
 pub(super) fn plain_delete(name: &str) -> Delete<'_> {
@@ -108,14 +84,5 @@ pub(super) fn plain_delete(name: &str) -> Delete<'_> {
 }
 
 pub(super) fn plain_fetch(get: Get<'_>) -> Fetch<'_> {
-    Fetch {
-        get,
-        cas: false,
-        touch: None,
-        touch_first: false,
-        vivify: None,
-        recache: None,
-        new_cas: None,
-        binary_key: false,
-    }
+    Fetch::of(get)
 }
