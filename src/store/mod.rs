@@ -232,7 +232,7 @@ fn geometry(s: &Settings) -> Result<Geometry, String> {
     } else {
         let page = if s.maxbytes < 32 << 20 { SMALL_PAGE } else { COMPACT_PAGE };
         let factor = if s.growth_factor_given { s.growth_factor } else { COMPACT_FACTOR };
-        let smallest = if s.chunk_size_given { s.chunk_size } else { COMPACT_SMALLEST };
+        let smallest = if s.chunk_size_given { 8 + s.chunk_size } else { COMPACT_SMALLEST };
         Geometry::compact(page, factor, smallest)
     };
     made.map_err(|e| format!("slab classes: {e:?}"))

@@ -4,7 +4,6 @@ use super::evict;
 use super::shard::Shard;
 use super::types::{ClassInfo, SIZE_STEP, StoreInfo};
 use super::{BUCKET_BYTES, Store, index, read::seconds_left};
-use crate::config::Layout;
 use crate::item::{Shape, State};
 use slab::ClassId;
 use slab::sync::Ordering::Relaxed;
@@ -137,10 +136,5 @@ impl Store {
         }
         visit(&key, item.value_len(shape), seconds_left(deadline, horizon.now));
         true
-    }
-
-    /// True in `layout=memcached`.
-    pub fn counts_as_memcached(&self) -> bool {
-        self.settings.layout == Layout::Memcached
     }
 }

@@ -198,7 +198,8 @@ impl Store {
         self.link(held, set, old, chunk, set.len)
     }
 
-    /// Links a filled draft, with a CAS unique where it needs one, over an old item or as a new one.
+    /// Links a filled draft, with a CAS unique where it needs one, over an old item or as a new
+    /// one.
     fn link<'a>(
         &self,
         mut held: Held<'a>,
