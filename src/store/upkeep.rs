@@ -17,7 +17,7 @@ const LINES_PER_TICK: u32 = 256;
 /// Time between ticks when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(20);
 /// Smallest item, with its share of the index: what bounds the number of items.
-const ITEM_MIN: u64 = 24;
+const ITEM_MIN: u64 = if MODELLED { 200 } else { 24 };
 /// Pages given up for one growth of the index at the most.
 const PAGES_FOR_GROWTH_MAX: u64 = 4096;
 
