@@ -33,9 +33,13 @@ struct User {
 }
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
+    check_interrupted(1, model);
+}
+
+fn check_interrupted(times: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 1_000_000;
-    builder.preemption_bound = builder.preemption_bound.or(Some(1));
+    builder.preemption_bound = builder.preemption_bound.or(Some(times));
     builder.max_duration = builder.max_duration.or(Some(LONGEST));
     builder.check(model);
 }
@@ -185,7 +189,7 @@ fn a_read_sees_one_value_while_its_chunk_is_used_again() {
 /// As above, but the chunk's next owner is another thread than the one that freed it.
 #[test]
 fn a_read_sees_one_value_while_a_third_uses_its_chunk() {
-    check(|| {
+    check_interrupted(2, || {
         let user = store_of(1);
         user.set("k", b"aaaaaaaa");
         let deleter = user.spawn(|user| user.delete("k"));

@@ -22,7 +22,7 @@ fn config(quick: u32) -> ProptestConfig {
     ProptestConfig {
         cases: asked.unwrap_or(quick),
         failure_persistence: None,
-        max_shrink_iters: 300,
+        max_shrink_iters: 1_000,
         ..ProptestConfig::default()
     }
 }
