@@ -52,7 +52,7 @@ impl Store {
     ) -> Option<Found<'a>> {
         let deadline = delete.touch.map_or(Deadline::NEVER, |t| self.clock.deadline(t));
         let kept = found.shape.has(Shape::CAS).then(|| found.item.cas(found.shape));
-        let cas = if self.shared.use_cas { delete.new_cas.or(kept) } else { None };
+        let cas = if self.use_cas { delete.new_cas.or(kept) } else { None };
         let kept_bits = found.shape.0 & Shape::BINARY_KEY;
         let mut draft = draft_of(delete.key, 0, deadline, kept_bits, cas.is_some());
         draft.client_flags = delete.client_flags;

@@ -22,6 +22,7 @@ mod evict;
 mod flush;
 mod held;
 mod index;
+mod knobs;
 mod pins;
 mod read;
 mod report;
@@ -35,6 +36,7 @@ mod write;
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
 pub use draft::Reservation;
+pub use knobs::{Knobs, Real};
 pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
@@ -91,18 +93,13 @@ pub struct Store {
     flush: Flush,
     /// The CAS unique last given out.
     cas: AtomicU64,
-    shared: Shared,
+    /// -C, which every write asks for.
+    use_cas: bool,
+    knobs: Knobs,
     /// Every thread's count of items per size.
     sizes: Mutex<Vec<Arc<Sizes>>>,
     #[cfg(feature = "debug-commands")]
     debug_pins: debug::DebugPins,
-}
-
-/// Settings that reads and writes ask for at every turn.
-struct Shared {
-    use_cas: bool,
-    /// Items with less to live go to TEMP.
-    temporary_ttl: Option<u32>,
 }
 
 impl Store {
@@ -118,17 +115,14 @@ impl Store {
         let shards = (0..count)
             .map(|_| make_shard(&settings, &geometry, settings.maxbytes / count, secrets))
             .collect::<Result<_, _>>()?;
-        let shared = Shared {
-            use_cas: settings.use_cas,
-            temporary_ttl: settings.temp_lru.then_some(settings.temporary_ttl),
-        };
         Ok(Arc::new(Store {
             clock,
             stats: Stats::new(classes, fds, prefixes),
             shards,
             flush: Flush::new(),
             cas: AtomicU64::new(0),
-            shared,
+            use_cas: settings.use_cas,
+            knobs: Knobs::new(&settings),
             sizes: Mutex::new(Vec::new()),
             #[cfg(feature = "debug-commands")]
             debug_pins: Default::default(),
@@ -153,6 +147,10 @@ impl Store {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub fn knobs(&self) -> &Knobs {
+        &self.knobs
     }
 
     pub fn stats(&self) -> &Stats {

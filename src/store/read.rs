@@ -296,7 +296,7 @@ impl Store {
             found = held.redate(found, self.clock.deadline(exptime))?;
         }
         let mut loose_cas = None;
-        if fetch.cas && self.shared.use_cas && !found.shape.has(Shape::CAS) {
+        if fetch.cas && self.use_cas && !found.shape.has(Shape::CAS) {
             (found, loose_cas) = held.give_cas(found);
         }
         let judged =

@@ -107,7 +107,7 @@ impl Store {
             // An invalidating set takes over the deadline of the item that it replaces.
             exptime: deadline != Deadline::NEVER || set.invalidate,
             client_flags: set.client_flags != 0,
-            cas: self.shared.use_cas && (set.return_cas || set.new_cas.is_some()),
+            cas: self.use_cas && (set.return_cas || set.new_cas.is_some()),
             wide: false,
         };
         let bits = self.bits_for(deadline, set.binary_key);
@@ -155,8 +155,8 @@ impl Store {
 
     fn bits_for(&self, deadline: Deadline, binary_key: bool) -> u32 {
         let temp = self
-            .shared
-            .temporary_ttl
+            .knobs
+            .temporary_ttl()
             .is_some_and(|ttl| deadline != Deadline::NEVER && deadline.0 <= self.clock.now() + ttl);
         let mut bits = if binary_key { Shape::BINARY_KEY } else { 0 };
         if temp {
@@ -255,7 +255,7 @@ impl Store {
     /// The CAS unique that a changed item gets: the client's, or the next where the answer or the
     /// item itself needs one.
     pub(super) fn cas_for(&self, asked: Option<u64>, needed: bool) -> Option<u64> {
-        if !self.shared.use_cas {
+        if !self.use_cas {
             return None;
         }
         asked.or_else(|| needed.then(|| self.next_cas()))
@@ -274,7 +274,7 @@ impl Store {
         let mut held = self.hold(l, hash);
         let shard = held.shard;
         let old = held.find(set.key, Purpose::Write);
-        let cas_room = self.shared.use_cas && (set.return_cas || set.new_cas.is_some());
+        let cas_room = self.use_cas && (set.return_cas || set.new_cas.is_some());
         let (deadline, client_flags, old_len, bits) = match (&old, set.vivify) {
             (Some(old), _) => {
                 let compared = set.compare_cas.filter(|cas| *cas != 0);
