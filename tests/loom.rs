@@ -12,7 +12,7 @@ use loom::thread::{JoinHandle, spawn};
 use rustcached::clock::{Clock, Exptime};
 use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use rustcached::config::Settings;
-use rustcached::store::{ArithOutcome, DeleteOutcome, Key, Local, Outcome, Pin, Store};
+use rustcached::store::{ArithOutcome, DeleteOutcome, Key, Local, Outcome, Pace, Pin, Store};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ impl User {
 
     /// Lets the index grow as far as it will.
     fn grow(&self) {
-        while self.store.tick(&self.local).is_zero() {}
+        while self.store.tick(&self.local) != Pace::Rest {}
     }
 
     fn validate(&self) {

@@ -3,7 +3,7 @@
 use rustcached::clock::Clock;
 use rustcached::command::{Get, Set};
 use rustcached::config::Settings;
-use rustcached::store::{Key, KeyHash, Local, Outcome, Store};
+use rustcached::store::{Key, KeyHash, Local, Outcome, Pace, Store};
 use std::sync::Arc;
 
 /// Bytes of the values that most benches store.
@@ -30,7 +30,7 @@ impl Bench {
         for n in 0..items {
             bench.set(n, &VALUE);
             if n % 1024 == 0 {
-                while bench.store.tick(&bench.local).is_zero() {}
+                while bench.store.tick(&bench.local) != Pace::Rest {}
             }
         }
         bench

@@ -80,7 +80,7 @@ impl SubOption {
     }
 }
 
-/// All of memcached's sub-options, and `layout`, which is ours.
+/// All of memcached's sub-options, and ours: `layout` and `bg_cpu_pct`.
 pub(super) const TABLE: &[SubOption] = &[
     value("layout", "compact|memcached", layout, "item and page layout (default: compact)"),
     flag("maxconns_fast", |d| d.settings.maxconns_fast = true, ""),
@@ -125,12 +125,13 @@ pub(super) const TABLE: &[SubOption] = &[
     .later(),
     value("slab_automove_window", "3..1800", slab_automove_window, "seconds (default: 10)").later(),
     value("slab_automove_freeratio", "", slab_automove_freeratio, "").later(),
-    flag("lru_crawler", |d| d.settings.lru_crawler = true, "").later(),
-    flag("no_lru_crawler", |d| d.settings.lru_crawler = false, "no background reclaimer"),
+    value("bg_cpu_pct", "1..100", bg_cpu_pct, "background work beside busy clients (default: 5)"),
+    flag("lru_crawler", |d| d.settings.lru_crawler = true, ""),
+    flag("no_lru_crawler", |d| d.settings.lru_crawler = false, "no crawler"),
     value("lru_crawler_sleep", "us", lru_crawler_sleep, "0 to 1000000 (default: 100)").later(),
     value("lru_crawler_tocrawl", "n", lru_crawler_tocrawl, "items a run (default: 0, all)").later(),
-    flag("lru_maintainer", |d| lru_maintainer(d, true), "").later(),
-    flag("no_lru_maintainer", |d| lru_maintainer(d, false), "no segmented LRU").later(),
+    flag("lru_maintainer", |d| lru_maintainer(d, true), ""),
+    flag("no_lru_maintainer", |d| lru_maintainer(d, false), "with no_lru_crawler: no reclaimer"),
     value("hot_lru_pct", "1..79", hot_lru_pct, "share of HOT, per cent (default: 20)").later(),
     value("warm_lru_pct", "1..79", warm_lru_pct, "share of WARM, per cent (default: 40)").later(),
     value("hot_max_factor", "f", hot_max_factor, "HOT's idle age by COLD's (default: 0.2)").later(),
@@ -322,6 +323,11 @@ fn lru_crawler_tocrawl(draft: &mut Draft, text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn bg_cpu_pct(draft: &mut Draft, text: &str) -> Result<(), String> {
+    draft.settings.bg_cpu_pct = number(text, 1..=100)?;
+    Ok(())
+}
+
 fn hot_lru_pct(draft: &mut Draft, text: &str) -> Result<(), String> {
     draft.settings.hot_lru_pct = number(text, 1..=79)?;
     Ok(())
@@ -427,6 +433,8 @@ mod tests {
         "lru_crawler_tocrawl=4294967295",
         "lru_maintainer",
         "no_lru_maintainer",
+        "bg_cpu_pct=1",
+        "bg_cpu_pct=100",
         "hot_lru_pct=1",
         "warm_lru_pct=60",
         "hot_max_factor=0.1",
@@ -536,6 +544,8 @@ mod tests {
             "layout=slab",
             "lru_crawler_sleep=1000001",
             "lru_crawler_tocrawl=4294967296",
+            "bg_cpu_pct=0",
+            "bg_cpu_pct=101",
             "hot_lru_pct=0",
             "hot_lru_pct=80",
             "warm_lru_pct=80",
@@ -561,7 +571,8 @@ mod tests {
             "hashpower=20,slab_automove=2,slab_automove_ratio=0.5,slab_automove_window=30,\
              lru_crawler_sleep=7,lru_crawler_tocrawl=8,hot_lru_pct=10,warm_lru_pct=70,\
              hot_max_factor=0.3,warm_max_factor=4,temporary_ttl=99,tail_repair_time=60,\
-             watcher_logbuf_size=8,worker_logbuf_size=16,no_hashexpand,track_sizes",
+             watcher_logbuf_size=8,worker_logbuf_size=16,no_hashexpand,track_sizes,\
+             bg_cpu_pct=20",
         )
         .expect("all of them are good");
         assert_eq!((s.hashpower_init, s.slab_automove, s.slab_automove_window), (20, 2, 30));
@@ -571,6 +582,7 @@ mod tests {
         assert_eq!((s.temp_lru, s.temporary_ttl, s.tail_repair_time), (true, 99, 60));
         assert_eq!((s.watcher_logbuf_size, s.worker_logbuf_size), (8 << 10, 16 << 10));
         assert!(s.no_hashexpand && s.track_sizes);
+        assert_eq!((s.bg_cpu_pct, Settings::default().bg_cpu_pct), (20, 5));
     }
 
     #[test]
@@ -599,10 +611,10 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_said() {
-        let s = settings("lru_crawler,modern,lru_crawler,slab_reassign=1").expect("all good");
+        let twice = "watcher_logbuf_size=8,modern,watcher_logbuf_size=9,lru_crawler=1";
+        let s = settings(twice).expect("all good");
         let warned = |part: &str| s.warnings.iter().filter(|w| w.contains(part)).count();
-        assert_eq!(warned("-o lru_crawler is shown"), 1);
-        assert_eq!(warned("-o slab_reassign is shown"), 1);
+        assert_eq!(warned("-o watcher_logbuf_size is shown"), 1);
         assert_eq!(warned("takes no value"), 1);
         assert_eq!(s.notes.len(), 1, "{:?}", s.notes);
         let s = settings("no_slab_reassign,no_slab_automove,no_lru_crawler,modern").expect("good");

@@ -108,6 +108,8 @@ pub struct Settings {
     pub watcher_logbuf_size: u32,
     pub worker_logbuf_size: u32,
     pub read_buf_mem_limit: u32,
+    /// `-o bg_cpu_pct`, per cent of one core for background work while clients are busy.
+    pub bg_cpu_pct: u32,
     pub track_sizes: bool,
     /// Bytes that count as allocated before the first page (the environment's
     /// `T_MEMD_INITIAL_MALLOC`); always 0 without the feature `debug-commands`.
@@ -189,6 +191,7 @@ impl Default for Settings {
             watcher_logbuf_size: 256 << 10,
             worker_logbuf_size: 64 << 10,
             read_buf_mem_limit: 0,
+            bg_cpu_pct: 5,
             track_sizes: false,
             initial_malloc: 0,
             warnings: Vec::new(),

@@ -1,16 +1,15 @@
-//! Background upkeep: one thread that lets the store do a bounded step of its work, and keeps the
-//! clock moving while no client comes.
+//! Background upkeep: one thread that lets the store do bounded steps of its work, eagerly while
+//! no client comes and within a budget while some do, and keeps the clock moving.
 
-use crate::store::Store;
+mod pacing;
+
+use crate::store::{Local, Pace, Store};
 use log::error;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{Builder, JoinHandle, park_timeout};
-use std::time::Duration;
-
-/// The clock is never further behind than this, whatever the store says.
-const REST_MAX: Duration = Duration::from_millis(100);
+use std::time::{Duration, Instant};
 
 /// The running thread.
 pub struct Maintenance {
@@ -24,11 +23,16 @@ impl Maintenance {
         let (stopped, store) = (stop.clone(), store.clone());
         let thread = Builder::new().name("maintenance".into()).spawn(move || {
             let local = store.local();
+            let share = store.settings().bg_cpu_pct;
+            let mut traffic = 0;
             while !stopped.load(Relaxed) {
-                store.clock().refresh();
-                let rest = store.tick(&local);
+                let seen = store.stats().traffic();
+                let busy = seen != traffic;
+                traffic = seen;
+                let (pace, worked) = work(&store, &local, pacing::quantum(busy));
+                let rest = pacing::rest(pace, worked, busy, share);
                 if !rest.is_zero() {
-                    park_timeout(rest.min(REST_MAX));
+                    park_timeout(rest);
                 }
             }
         })?;
@@ -41,6 +45,19 @@ impl Maintenance {
         self.thread.thread().unpark();
         if self.thread.join().is_err() {
             error!("the maintenance thread died");
+        }
+    }
+}
+
+/// Lets the store work until nothing is left or `quantum` is over; says how long it took.
+fn work(store: &Store, local: &Local, quantum: Duration) -> (Pace, Duration) {
+    store.clock().refresh();
+    let start = Instant::now();
+    loop {
+        let pace = store.tick(local);
+        let worked = start.elapsed();
+        if pace == Pace::Rest || worked >= quantum {
+            return (pace, worked);
         }
     }
 }

@@ -70,6 +70,8 @@ counters! {
         flush_cmds,
         bytes_read, bytes_written, conn_yields, auth_cmds, auth_errors, idle_kicks,
         response_obj_oom, read_buf_oom,
+        /// Ticks of the maintenance thread.
+        lru_maintainer_juggles,
         /// Every item linked since start.
         total_items,
     }
@@ -180,6 +182,12 @@ impl Stats {
         let counters = Arc::new(Counters::new(self.classes));
         self.workers.lock().push(counters.clone());
         counters
+    }
+
+    /// Changes whenever a worker has read something: bytes read since start, wrapping.
+    pub fn traffic(&self) -> u64 {
+        let workers = self.workers.lock();
+        workers.iter().fold(0, |sum, w| sum.wrapping_add(w.thread.bytes_read.load()))
     }
 
     /// Per worker sums since the last reset.

@@ -44,6 +44,7 @@ pub use types::{
     ArithOutcome, ClassInfo, DeleteOutcome, Inspection, Key, KeyHash, Local, Outcome, Refusal,
     StoreInfo,
 };
+pub use upkeep::Pace;
 
 use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};

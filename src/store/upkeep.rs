@@ -1,5 +1,5 @@
-//! Work that waits for nobody's request: the growth of the index. The reclaimer, the page mover
-//! and the figures of HOT, WARM and COLD come with the memory engine, as further ticks.
+//! Background work: an ordered list of jobs, each of which does a bounded step of its work in a
+//! tick; and the growth of the index.
 
 use super::flush::Horizon;
 use super::shard::Shard;
@@ -8,14 +8,11 @@ use super::{Store, index};
 use slab::ClassId;
 use slab::sync::MODELLED;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 /// Items per line at which the index grows.
 const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
 /// Lines moved in one tick: some tens of microseconds of work.
 const LINES_PER_TICK: u32 = 256;
-/// Time between ticks when there is nothing to do.
-const IDLE: Duration = Duration::from_millis(20);
 /// Smallest item, with its share of the index: what bounds the number of items.
 const ITEM_MIN: u64 = if MODELLED { 200 } else { 24 };
 /// Pages given up for one growth of the index at the most.
@@ -27,29 +24,58 @@ pub(super) fn lines_ceiling(limit: u64) -> u32 {
     lines.clamp(u64::from(index::LINE_STEP), u64::from(index::LINES_MAX)) as u32
 }
 
+/// What is left to do after a tick, from nothing to what somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pace {
+    /// Nothing: look again in a while.
+    Rest,
+    /// Something that can wait: as much as goes while the server is idle, little while it is busy.
+    Spare,
+    /// Something that somebody waits for.
+    Urgent,
+}
+
+/// Does some tens of microseconds of work at the most, and says what is left of it.
+type Job = fn(&Store, &Local) -> Pace;
+
+/// In their order. Each gets its turn in every tick, so that none can starve another.
+const JOBS: [Job; 1] = [Store::grow_step];
+
 impl Store {
-    /// Bounded background work; how long until the next is due.
-    pub fn tick(&self, l: &Local) -> Duration {
-        let mut busy = false;
-        for shard in &self.shards {
-            busy |= self.tick_shard(l, shard);
-        }
-        if busy { Duration::ZERO } else { IDLE }
+    /// A bounded amount of background work.
+    pub fn tick(&self, l: &Local) -> Pace {
+        l.counters.thread.lru_maintainer_juggles.bump();
+        JOBS.iter().map(|job| job(self, l)).max().unwrap_or(Pace::Rest)
     }
 
-    /// True where more is to do at once.
-    fn tick_shard(&self, l: &Local, shard: &Shard) -> bool {
+    /// Lets the first shard that has work do a step of it, each being the first in its turn.
+    pub(super) fn step_shards(&self, l: &Local, step: impl Fn(&Shard) -> Pace) -> Pace {
+        let turn = l.counters.thread.lru_maintainer_juggles.load() as usize;
+        let (before, from) = self.shards.split_at(turn % self.shards.len());
+        let mut paces = from.iter().chain(before).map(step);
+        paces.find(|pace| *pace != Pace::Rest).unwrap_or(Pace::Rest)
+    }
+
+    fn grow_step(&self, l: &Local) -> Pace {
+        self.step_shards(l, |shard| self.grow_shard(l, shard))
+    }
+
+    fn grow_shard(&self, l: &Local, shard: &Shard) -> Pace {
         if shard.index.is_growing() {
             for _ in 0..LINES_PER_TICK {
                 if !shard.index.grow_step(|chunk| shard.hash_of(chunk)) {
-                    return false;
+                    return Pace::Rest;
                 }
             }
-            return true;
+            return Pace::Urgent;
         }
         let load = shard.items.load(Relaxed) / u64::from(shard.index.len());
         let due = load >= LOAD_MAX || shard.index.short_of_nodes();
-        due && !self.settings.no_hashexpand && shard.start_growth(l, self.horizon())
+        if due && !self.settings.no_hashexpand && shard.start_growth(l, self.horizon()) {
+            Pace::Urgent
+        } else {
+            Pace::Rest
+        }
     }
 }
 

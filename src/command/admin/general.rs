@@ -180,7 +180,7 @@ fn background(rows: &mut Rows, g: &General<'_>) {
         rows.put_all([("lru_crawler_running", 0), ("lru_crawler_starts", 0)]);
     }
     if g.settings.lru_maintainer {
-        rows.put("lru_maintainer_juggles", 0);
+        rows.put("lru_maintainer_juggles", g.thread.lru_maintainer_juggles);
     }
     rows.put("malloc_fails", g.server.malloc_fails.load(Relaxed));
     rows.put_all([

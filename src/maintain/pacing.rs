@@ -1,0 +1,81 @@
+//! How long to work and how long to rest: pure functions of what was seen.
+
+use crate::store::Pace;
+use std::time::Duration;
+
+/// Work between two looks at the clients while none came. Short, for it is what the first that
+/// comes may have to wait where it needs the same processor.
+const QUANTUM_IDLE: Duration = Duration::from_micros(250);
+/// The same while they come.
+const QUANTUM_BUSY: Duration = Duration::from_micros(50);
+/// Rest where there is nothing to do.
+const REST: Duration = Duration::from_millis(20);
+/// The clock is never further behind than this.
+const REST_MAX: Duration = Duration::from_millis(100);
+/// Per cent of one core for what somebody waits for, also while clients are busy.
+const URGENT_PCT: u32 = 50;
+
+/// How long to work before looking at the clients again.
+pub(super) fn quantum(busy: bool) -> Duration {
+    if busy { QUANTUM_BUSY } else { QUANTUM_IDLE }
+}
+
+/// How long to rest after having worked for `worked`, with `pace` telling what is left. `busy`:
+/// clients have come since the last look. `share`: per cent of one core for background work beside
+/// busy clients, 1 to 100.
+pub(super) fn rest(pace: Pace, worked: Duration, busy: bool, share: u32) -> Duration {
+    let share = match pace {
+        Pace::Rest => return REST,
+        _ if !busy => return Duration::ZERO,
+        Pace::Spare => share,
+        Pace::Urgent => share.max(URGENT_PCT),
+    };
+    let share = share.clamp(1, 100);
+    (worked * (100 - share) / share).min(REST_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_micros(100);
+
+    #[test]
+    fn with_nothing_to_do_it_rests() {
+        for busy in [false, true] {
+            assert_eq!(rest(Pace::Rest, STEP, busy, 5), REST);
+        }
+    }
+
+    #[test]
+    fn while_idle_it_works_on() {
+        for pace in [Pace::Spare, Pace::Urgent] {
+            assert_eq!(rest(pace, STEP, false, 1), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn while_busy_it_keeps_to_its_share() {
+        for share in [1, 5, 10, 33, 50, 99, 100] {
+            let rest = rest(Pace::Spare, STEP, true, share);
+            let used = STEP.as_secs_f64() * 100.0 / (STEP + rest).as_secs_f64();
+            assert!((used - f64::from(share)).abs() < 0.1, "{used} of {share}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_waits_for_gets_more() {
+        assert_eq!(rest(Pace::Urgent, STEP, true, 5), STEP, "half a core");
+        assert_eq!(rest(Pace::Urgent, STEP, true, 80), STEP / 4, "no less than others would");
+    }
+
+    #[test]
+    fn a_step_that_took_long_does_not_stop_the_clock() {
+        assert_eq!(rest(Pace::Spare, Duration::from_secs(9), true, 1), REST_MAX);
+    }
+
+    #[test]
+    fn it_looks_at_busy_clients_more_often() {
+        assert!(quantum(true) < quantum(false) && quantum(false) <= Duration::from_micros(250));
+    }
+}
