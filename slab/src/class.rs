@@ -184,7 +184,7 @@ impl<'a, P> ClassGuard<'a, P> {
                 word.store(0, Relaxed);
             }
         }
-        self.slabs.pool.put(page, self.slabs.page_extra(self.class));
+        self.slabs.pool.put(page, self.per_page());
         true
     }
 

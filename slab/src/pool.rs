@@ -5,7 +5,8 @@ use crate::sync::Mutex;
 
 pub(crate) struct Pool {
     state: Mutex<State>,
-    page_size: u64,
+    /// Bytes of a page and, where that is counted, of what is known of it.
+    page_cost: u64,
 }
 
 struct State {
@@ -20,20 +21,41 @@ struct State {
     limit: u64,
     /// Bytes used outside the arena but counted against the limit.
     charged: u64,
+    /// Chunks of the pages in use, and the bytes kept for each beside the arena, times 64.
+    chunks: u64,
+    overhead_64ths: u64,
+}
+
+impl State {
+    fn used(&self, page_size: u64) -> u64 {
+        let chunks = (self.chunks * self.overhead_64ths).div_ceil(64);
+        u64::from(self.in_use) * page_size + self.charged + chunks
+    }
 }
 
 impl Pool {
-    pub(crate) fn new(page_size: u32, ceiling: u32, limit: u64) -> Pool {
-        let state = State { free: Vec::new(), next: 0, ceiling, in_use: 0, limit, charged: 0 };
-        Pool { state: Mutex::new(state), page_size: u64::from(page_size) }
+    /// `page_cost`: bytes that a page counts as; `overhead_64ths`: bytes kept per chunk beside the
+    /// arena, times 64.
+    pub(crate) fn new(page_cost: u64, ceiling: u32, limit: u64, overhead_64ths: u32) -> Pool {
+        let state = State {
+            free: Vec::new(),
+            next: 0,
+            ceiling,
+            in_use: 0,
+            limit,
+            charged: 0,
+            chunks: 0,
+            overhead_64ths: u64::from(overhead_64ths),
+        };
+        Pool { state: Mutex::new(state), page_cost }
     }
 
-    /// A zeroed page, and `extra` bytes charged for what its owner keeps about it; `beyond` asks
-    /// for them even past the limit, up to the arena's end.
-    pub(crate) fn take(&self, extra: u64, beyond: bool) -> Option<PageNo> {
+    /// A zeroed page for `chunks` chunks; `beyond` asks for it even past the limit, up to the
+    /// arena's end.
+    pub(crate) fn take(&self, chunks: u32, beyond: bool) -> Option<PageNo> {
         let mut s = self.state.lock();
-        let used = u64::from(s.in_use) * self.page_size + s.charged;
-        if !beyond && used + self.page_size + extra > s.limit {
+        let more = self.page_cost + (u64::from(chunks) * s.overhead_64ths).div_ceil(64);
+        if !beyond && s.used(self.page_cost) + more > s.limit {
             return None;
         }
         let page = match s.free.pop() {
@@ -45,23 +67,22 @@ impl Pool {
             None => return None,
         };
         s.in_use += 1;
-        s.charged += extra;
+        s.chunks += u64::from(chunks);
         Some(page)
     }
 
-    /// Takes back a page whose memory was released, and what was charged for it.
-    pub(crate) fn put(&self, page: PageNo, extra: u64) {
+    /// Takes back a page of `chunks` chunks whose memory was released.
+    pub(crate) fn put(&self, page: PageNo, chunks: u32) {
         let mut s = self.state.lock();
         s.in_use -= 1;
-        s.charged -= extra;
+        s.chunks -= u64::from(chunks);
         s.free.push(page);
     }
 
     /// Counts `bytes` used elsewhere against the limit; false, and nothing counted, past it.
     pub(crate) fn charge(&self, bytes: u64) -> bool {
         let mut s = self.state.lock();
-        let used = u64::from(s.in_use) * self.page_size + s.charged;
-        let fits = used + bytes <= s.limit;
+        let fits = s.used(self.page_cost) + bytes <= s.limit;
         if fits {
             s.charged += bytes;
         }
@@ -72,17 +93,27 @@ impl Pool {
         self.state.lock().charged -= bytes;
     }
 
+    /// Changes what is kept per chunk beside the arena, even past the limit.
+    pub(crate) fn set_overhead(&self, overhead_64ths: u32) {
+        self.state.lock().overhead_64ths = u64::from(overhead_64ths);
+    }
+
+    /// Bytes used beyond the limit.
+    pub(crate) fn over_limit(&self) -> u64 {
+        let s = self.state.lock();
+        s.used(self.page_cost).saturating_sub(s.limit)
+    }
+
     /// Pages that could still be taken.
     pub(crate) fn available(&self) -> u64 {
         let s = self.state.lock();
-        let used = u64::from(s.in_use) * self.page_size + s.charged;
-        let room = s.limit.saturating_sub(used) / self.page_size;
+        let room = s.limit.saturating_sub(s.used(self.page_cost)) / self.page_cost;
         room.min(u64::from(s.ceiling - s.in_use))
     }
 
-    /// Pages in use, pages that were given back, bytes charged, limit in bytes.
+    /// Pages in use, pages that were given back, bytes used, limit in bytes.
     pub(crate) fn figures(&self) -> (u32, usize, u64, u64) {
         let s = self.state.lock();
-        (s.in_use, s.free.len(), s.charged, s.limit)
+        (s.in_use, s.free.len(), s.used(self.page_cost), s.limit)
     }
 }

@@ -35,7 +35,6 @@ pub struct Slabs<P> {
     /// log2 of words in a page.
     page_shift: u32,
     first_page_beyond_limit: bool,
-    chunk_overhead_64ths: u32,
 }
 
 impl<P: Default> Slabs<P> {
@@ -48,20 +47,14 @@ impl<P: Default> Slabs<P> {
             arena.huge_pages()?;
         }
         let records = Words::reserve(RECORD_WORDS * options.ceiling as usize)?;
-        let pool = Pool::new(geometry.page_size(), options.ceiling, options.limit);
+        let Options { chunk_overhead_64ths, .. } = options;
+        let record = if chunk_overhead_64ths > 0 { RECORD_WORDS as u64 * 4 } else { 0 };
+        let cost = u64::from(geometry.page_size()) + record;
+        let pool = Pool::new(cost, options.ceiling, options.limit, chunk_overhead_64ths);
         let classes = geometry.classes().map(|_| CachePadded::new(Class::default())).collect();
         let page_shift = page_words.trailing_zeros();
-        let Options { first_page_beyond_limit, chunk_overhead_64ths, .. } = options;
-        Ok(Slabs {
-            geometry,
-            arena,
-            records,
-            pool,
-            classes,
-            page_shift,
-            first_page_beyond_limit,
-            chunk_overhead_64ths,
-        })
+        let first_page_beyond_limit = options.first_page_beyond_limit;
+        Ok(Slabs { geometry, arena, records, pool, classes, page_shift, first_page_beyond_limit })
     }
 }
 
@@ -176,17 +169,19 @@ impl<P> Slabs<P> {
         self.pool.figures().1 as u64
     }
 
-    pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {
-        let beyond = self.first_page_beyond_limit && state.pages.is_empty();
-        self.pool.take(self.page_extra(class), beyond)
+    /// Changes what the caller keeps per chunk beside the arena, times 64; see
+    /// [`Slabs::over_limit`].
+    pub fn set_chunk_overhead(&self, overhead_64ths: u32) {
+        self.pool.set_overhead(overhead_64ths);
     }
 
-    /// Bytes charged beside each page of a class: its record and the caller's share.
-    pub(crate) fn page_extra(&self, class: ClassId) -> u64 {
-        let chunks = u64::from(self.geometry.chunks_per_page(class));
-        match self.chunk_overhead_64ths {
-            0 => 0,
-            n => (chunks * u64::from(n)).div_ceil(64) + RECORD_WORDS as u64 * 4,
-        }
+    /// Bytes used beyond the limit, because it was lowered or the overhead raised.
+    pub fn over_limit(&self) -> u64 {
+        self.pool.over_limit()
+    }
+
+    pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {
+        let beyond = self.first_page_beyond_limit && state.pages.is_empty();
+        self.pool.take(self.geometry.chunks_per_page(class), beyond)
     }
 }

@@ -23,11 +23,10 @@ impl<P> Slabs<P> {
             }
             self.check_class(&guard).map_err(|e| format!("class {}: {e}", class.0))?;
         }
-        let (in_use, _, charged, limit) = self.pool.figures();
+        let (in_use, _, used, limit) = self.pool.figures();
         if owned.len() != in_use as usize {
             return Err(format!("{} pages owned, {in_use} in use", owned.len()));
         }
-        let used = u64::from(in_use) * u64::from(self.geometry().page_size()) + charged;
         let classes = self.geometry().classes().count() as u64;
         let slack = classes * u64::from(self.geometry().page_size());
         if used > limit + slack {

@@ -1,7 +1,7 @@
 //! Every sub-option of `-o`: its name, what it takes, what it sets or why it is refused.
 
 use super::resolve::{Draft, PAGE};
-use super::settings::Layout;
+use super::settings::{Eviction, Layout};
 use super::size::{KIB, number, real, size};
 
 /// One sub-option.
@@ -83,6 +83,7 @@ impl SubOption {
 /// All of memcached's sub-options, and ours: `layout` and `bg_cpu_pct`.
 pub(super) const TABLE: &[SubOption] = &[
     value("layout", "compact|memcached", layout, "item and page layout (default: compact)"),
+    value("eviction", "s3|lru|sieve", eviction, "what goes when memory is full (default: s3)"),
     flag("maxconns_fast", |d| d.settings.maxconns_fast = true, ""),
     flag(
         "no_maxconns_fast",
@@ -229,6 +230,16 @@ fn layout(draft: &mut Draft, text: &str) -> Result<(), String> {
         "compact" => Layout::Compact,
         "memcached" => Layout::Memcached,
         _ => return Err(format!("must be compact or memcached, not '{text}'")),
+    };
+    Ok(())
+}
+
+fn eviction(draft: &mut Draft, text: &str) -> Result<(), String> {
+    draft.settings.eviction = match text {
+        "s3" => Eviction::S3,
+        "lru" => Eviction::Lru,
+        "sieve" => Eviction::Sieve,
+        _ => return Err(format!("must be s3, lru or sieve, not '{text}'")),
     };
     Ok(())
 }
@@ -403,6 +414,7 @@ mod tests {
     const ACCEPTED: &[&str] = &[
         "layout=compact",
         "layout=memcached",
+        "eviction=sieve",
         "maxconns_fast",
         "no_maxconns_fast",
         "hashpower=12",

@@ -8,7 +8,7 @@ mod resolve;
 mod settings;
 mod size;
 
-pub use settings::{Layout, Listen, Protocol, Settings};
+pub use settings::{Eviction, Layout, Listen, Protocol, Settings};
 
 use std::ffi::OsString;
 use std::fmt;

@@ -11,6 +11,18 @@ pub enum Layout {
     Memcached,
 }
 
+/// `-o eviction=`: which item of a class goes when room is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Eviction {
+    /// Probation and a clock, after S3-FIFO.
+    S3 = 0,
+    /// An approximation of a flat LRU; also what `lru mode flat` makes of the default.
+    Lru = 1,
+    /// A queue with a hand, after SIEVE.
+    Sieve = 2,
+}
+
 /// `-B`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -34,6 +46,7 @@ pub struct Settings {
     /// -m, bytes. In `Layout::Compact` it bounds the whole cache, in `Memcached` pages only.
     pub maxbytes: u64,
     pub layout: Layout,
+    pub eviction: Eviction,
     /// -p as printed by `stats settings`; -1 is ephemeral, 0 none.
     pub tcp_port: i32,
     pub udp_port: i32,
@@ -135,6 +148,7 @@ impl Default for Settings {
         Settings {
             maxbytes: 64 << 20,
             layout: Layout::Compact,
+            eviction: Eviction::S3,
             tcp_port: 11211,
             udp_port: 0,
             listen: vec![Listen { host: String::new(), port: 11211 }],

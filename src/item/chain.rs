@@ -192,6 +192,48 @@ pub fn make_body<P>(slabs: &Slabs<P>, chunk: ChunkRef, head: u32, next: u32) {
     words[0].store(Standing::BODY.0, Relaxed);
 }
 
+/// Tells the bodies of `head`'s chain that it is their head.
+pub fn adopt_bodies<P>(slabs: &Slabs<P>, head: ChunkRef) {
+    for body in chunks_of(slabs, head).skip(1) {
+        slabs.words()[body.word() + BODY_HEAD].store(head.to_u32(), Relaxed);
+    }
+}
+
+/// Puts a reserved chunk of the same size in a body's place in the chain of `head`, which nobody
+/// else may read meanwhile; false where `body` is none of its bodies.
+pub fn replace_body<P>(
+    slabs: &Slabs<P>,
+    head: ChunkRef,
+    body: ChunkRef,
+    fresh: ChunkRef,
+    chunk_size: u32,
+) -> bool {
+    let Some(before) = chunks_of(slabs, head).take_while(|c| *c != body).last() else {
+        return false;
+    };
+    let words = slabs.words();
+    let next_of = |c: ChunkRef| ChunkRef::from_u32(words[c.word() + BODY_NEXT].load(Relaxed));
+    let item = Item::new(&words[head.word()..]);
+    let successor = match before == head {
+        true => ChunkRef::from_u32(item.next(item.shape())),
+        false => next_of(before),
+    };
+    if successor != Some(body) {
+        return false;
+    }
+    make_body(slabs, fresh, head.to_u32(), next_of(body).map_or(0, ChunkRef::to_u32));
+    let payload = BODY_WORDS..chunk_size as usize / 4;
+    let (from, to) = (&words[body.word()..], &words[fresh.word()..]);
+    for (from, to) in from[payload.clone()].iter().zip(&to[payload]) {
+        to.store(from.load(Relaxed), Relaxed);
+    }
+    match before == head {
+        true => item.set_next(item.shape(), fresh),
+        false => words[before.word() + BODY_NEXT].store(fresh.to_u32(), Relaxed),
+    }
+    true
+}
+
 /// The head of a body's chain. The body may be changing hands, so this may be any place in the
 /// arena with room for a header.
 pub fn body_head<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> Option<ChunkRef> {

@@ -17,11 +17,12 @@ mod chain;
 mod header;
 
 pub use chain::{
-    BODY_HEADER, Chain, Cursor, Segment, body_head, chunks_of, fill, fill_from, make_body,
-    pinned_bytes,
+    BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, chunks_of, fill, fill_from,
+    make_body, pinned_bytes, replace_body,
 };
 pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State};
 
+use slab::ChunkRef;
 use slab::sync::Ordering::{AcqRel, Relaxed};
 use slab::sync::{AtomicU32, MODELLED};
 
@@ -109,6 +110,16 @@ impl<'a> Item<'a> {
     #[inline]
     pub fn shape(self) -> Shape {
         Shape(self.words[1].load(Relaxed))
+    }
+
+    /// Copies the whole item but its standing to a reserved chunk of the same size, whose queued
+    /// bit stays as it is.
+    pub fn copy_to(self, chunk_size: u32, to: Item<'_>) {
+        let words = HEADER_WORDS..chunk_size as usize / 4;
+        for (from, to) in self.words[words.clone()].iter().zip(&to.words[words]) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        to.reshape(Shape(self.shape().0 & !Shape::QUEUED));
     }
 
     #[cfg(test)]
@@ -261,6 +272,11 @@ impl<'a> Item<'a> {
         let at = wide_fields(shape);
         self.words[at].store(value_len, Relaxed);
         self.words[at + 1].store(next, Relaxed);
+    }
+
+    /// Gives a chained item another first body.
+    pub fn set_next(self, shape: Shape, body: ChunkRef) {
+        self.words[wide_fields(shape) + 1].store(body.to_u32(), Relaxed);
     }
 
     /// First body of a chained item's chain, as u32.

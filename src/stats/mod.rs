@@ -1,8 +1,10 @@
 //! Counters. Each worker owns a padded set and is the only one to write it, so counting is a plain
 //! load and store; readers sum all sets. `stats reset` remembers the sums and subtracts them.
 
+mod moves;
 mod prefix;
 
+pub use moves::{BusyStatus, MoveStats};
 pub use prefix::{PrefixCounts, Prefixes};
 
 use crossbeam::utils::CachePadded;
@@ -129,6 +131,7 @@ pub struct Stats {
     /// the reading and the subtracting cannot turn a count negative. Locked before `workers`.
     base: Mutex<Base>,
     pub server: ServerStats,
+    pub moves: MoveStats,
     pub conns: ConnTable,
     pub prefixes: Prefixes,
 }
@@ -172,6 +175,7 @@ impl Stats {
                 ..Base::default()
             }),
             server: ServerStats::default(),
+            moves: MoveStats::default(),
             conns: ConnTable::new(fds),
             prefixes,
         }
@@ -234,7 +238,28 @@ impl Stats {
         ] {
             counter.store(0, Relaxed);
         }
+        self.moves.reset();
         self.prefixes.clear();
+    }
+
+    /// Gets and sets since the start.
+    pub fn requests(&self) -> u64 {
+        let of = |worker: &Arc<Counters>| {
+            let classes = worker.classes.iter().map(|c| c.get_hits.load() + c.set_cmds.load());
+            worker.thread.get_misses.load() + classes.sum::<u64>()
+        };
+        self.workers.lock().iter().map(of).sum()
+    }
+
+    /// Items evicted since the start, by class id.
+    pub fn raw_evictions(&self) -> Vec<u64> {
+        let mut sums = vec![0; self.classes];
+        for worker in self.workers.lock().iter() {
+            for (sum, class) in sums.iter_mut().zip(&worker.classes) {
+                *sum += class.evicted.load();
+            }
+        }
+        sums
     }
 
     fn raw_thread_sums(&self) -> ThreadSums {

@@ -87,7 +87,7 @@ impl Shard {
                 return None;
             };
             // Marked at once, so that nobody takes it for an item.
-            item::make_body(&self.slabs, body, head.to_u32(), 0);
+            self.make_body(body, head);
             left -= left.min(geometry.chunk_size(class) as usize - BODY_HEADER);
             bodies.push(body);
         }

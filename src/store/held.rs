@@ -93,7 +93,7 @@ impl<'a> Held<'a> {
         // The newcomer inherits its predecessor's counter and place.
         let second = old.standing.second_from(self.horizon.stamp);
         item.set_standing(Standing::linked(old.standing.counter(), second));
-        self.shard.inherit_probation(chunk, old.shape);
+        self.shard.inherit_queue(self.l, chunk, old.shape);
         self.shard.note_deadline(chunk);
         self.line.replace(old.slot, chunk);
         self.shard.replaced(self.l, old.chunk, chunk);
@@ -112,7 +112,7 @@ impl<'a> Held<'a> {
             item.set_standing(Standing::RESERVED);
             return false;
         }
-        self.shard.enqueue(chunk);
+        self.shard.admit(self.l, chunk, self.line.hash());
         self.shard.note_deadline(chunk);
         self.shard.linked(self.l, chunk);
         self.l.counters.thread.total_items.bump();
@@ -194,7 +194,7 @@ impl<'a> Held<'a> {
         }
         let item = self.shard.item(chunk);
         item.set_standing(found.item.standing());
-        self.shard.inherit_probation(chunk, found.shape);
+        self.shard.inherit_queue(self.l, chunk, found.shape);
         self.shard.note_deadline(chunk);
         self.line.replace(found.slot, chunk);
         self.shard.replaced(self.l, found.chunk, chunk);

@@ -454,6 +454,11 @@ pub struct LineGuard<'a> {
 }
 
 impl<'a> LineGuard<'a> {
+    /// The hash that it was locked for.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
     fn first(&self) -> Segment<'a> {
         Segment { tags: &self.words[1..4], slots: &self.words[4..] }
     }

@@ -14,15 +14,19 @@
 //!
 //! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
+mod automove;
 mod change;
 #[cfg(feature = "debug-commands")]
 mod debug;
 mod draft;
+mod evacuate;
 mod evict;
 mod flush;
+mod ghost;
 mod held;
 mod index;
 mod knobs;
+mod mover;
 mod pins;
 mod read;
 mod report;
@@ -33,10 +37,12 @@ mod upkeep;
 mod validate;
 mod write;
 
+pub use automove::Why;
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
 pub use draft::Reservation;
 pub use knobs::{Knobs, Real};
+pub use mover::{Moved, Reassign};
 pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
@@ -49,8 +55,9 @@ pub use upkeep::Pace;
 use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};
 use crate::stats::{Prefixes, Stats};
-use evict::OVERHEAD_64THS;
+use evict::Rule;
 use flush::{Flush, Horizon};
+use ghost::Ghost;
 use index::Index;
 use log::warn;
 use parking_lot::Mutex;
@@ -97,6 +104,7 @@ pub struct Store {
     /// -C, which every write asks for.
     use_cas: bool,
     knobs: Knobs,
+    mover: Mutex<mover::Mover>,
     /// Every thread's count of items per size.
     sizes: Mutex<Vec<Arc<Sizes>>>,
     #[cfg(feature = "debug-commands")]
@@ -124,6 +132,7 @@ impl Store {
             cas: AtomicU64::new(0),
             use_cas: settings.use_cas,
             knobs: Knobs::new(&settings),
+            mover: Mutex::default(),
             sizes: Mutex::new(Vec::new()),
             #[cfg(feature = "debug-commands")]
             debug_pins: Default::default(),
@@ -244,13 +253,14 @@ fn make_shard(
     secrets: RapidSecrets,
 ) -> Result<Shard, String> {
     let as_memcached = s.layout == Layout::Memcached;
+    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct);
     let page = u64::from(geometry.page_size());
     let classes = geometry.classes().count() as u64;
     let beyond = if as_memcached { classes } else { 0 };
     let options = Options {
         limit,
         ceiling: (limit / page + beyond) as u32,
-        chunk_overhead_64ths: if as_memcached { 0 } else { OVERHEAD_64THS },
+        chunk_overhead_64ths: if as_memcached { 0 } else { rule.overhead_64ths() },
         first_page_beyond_limit: as_memcached,
         huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
     };
@@ -285,7 +295,11 @@ fn make_shard(
         item_size_max: s.item_size_max,
         steal: !as_memcached,
     };
+    let ghost = Ghost::new(index.ceiling() / upkeep::LINES_PER_GHOST, classes as usize + 1);
+    let ghost = ghost.map_err(failed)?;
+    let rule = AtomicU32::new(rule.pack());
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
     let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
-    Ok(Shard { slabs, index, pins, secrets, rules, items, last_victims })
+    let poorest = AtomicU32::new(0);
+    Ok(Shard { slabs, index, pins, ghost, rule, secrets, rules, items, last_victims, poorest })
 }

@@ -179,6 +179,7 @@ impl Store {
                 None => {}
                 Some(None) => {
                     l.counters.thread.get_misses.bump();
+                    shard.ghost.missed(hash.0);
                     return Some(false);
                 }
                 Some(Some(Seen::NeedsLock)) => return None,
@@ -208,6 +209,7 @@ impl Store {
         let mut held = self.hold(l, hash);
         let Some(found) = held.find(get.key, Purpose::Read) else {
             l.counters.thread.get_misses.bump();
+            held.shard.ghost.missed(hash.0);
             return false;
         };
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
@@ -249,6 +251,7 @@ impl Store {
         let hit = found.and_then(|found| self.work_fetch(&mut held, fetch, hash, found, created));
         let Some(hit) = hit else {
             count_fetch_miss(l, fetch);
+            held.shard.ghost.missed(hash.0);
             return false;
         };
         visit(&hit);

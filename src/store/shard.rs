@@ -5,11 +5,13 @@
 //!
 //! Lock order: line, then class, then pool. With a line held, another is only tried.
 
-use super::evict::{self, Policy};
+use super::evict::{self, Policy, Rule, Victim};
 use super::flush::Horizon;
+use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
 use super::pins::Pins;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
+use crate::config::Eviction;
 use crate::item::{self, Item, Plan, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
@@ -32,12 +34,17 @@ pub(super) struct Shard {
     pub slabs: Slabs<Policy>,
     pub index: Index,
     pub pins: Pins,
+    pub ghost: Ghost,
+    /// The eviction policy in force, as [`Rule`] packs it.
+    pub rule: AtomicU32,
     pub secrets: RapidSecrets,
     pub rules: Rules,
     /// Items in the index.
     pub items: AtomicU64,
     /// Idle seconds of each class's last victim, plus 1; 0 before the first.
     pub last_victims: Box<[AtomicU32]>,
+    /// The class that can best spare a page, as the mover last saw it; 0: none.
+    pub poorest: AtomicU32,
 }
 
 /// Settings that the engine works by.
@@ -62,6 +69,12 @@ impl Shard {
     #[inline]
     pub fn item(&self, chunk: ChunkRef) -> Item<'_> {
         Item::new(&self.slabs.words()[chunk.word()..])
+    }
+
+    /// The eviction policy in force.
+    #[inline]
+    pub fn rule(&self) -> Rule {
+        Rule::unpack(self.rule.load(Relaxed))
     }
 
     pub fn chunk_size(&self, chunk: ChunkRef) -> u32 {
@@ -153,22 +166,49 @@ impl Shard {
         cell.store(cell.load(Relaxed).wrapping_add_signed(by), Relaxed);
     }
 
-    /// Puts a linked item into its class's probation, unless its chunk is there already.
-    pub fn enqueue(&self, chunk: ChunkRef) {
-        let item = self.item(chunk);
-        if !item.shape().has(Shape::QUEUED) {
-            let mut class = self.slabs.lock(self.slabs.class_of(chunk));
-            evict::enqueue(&mut class, chunk, item);
+    /// Gives a new item of the key its place in its class's order. One whose key was evicted not
+    /// long ago has no need of probation.
+    pub fn admit(&self, l: &Local, chunk: ChunkRef, hash: u64) {
+        let known = self.ghost.recall(hash).is_some_and(|memory| memory.age <= EPOCHS);
+        if known && self.rule().eviction == Eviction::S3 {
+            self.leave_queue(chunk);
+        } else {
+            self.enqueue(l, chunk);
         }
     }
 
-    /// Puts an item on probation if the one that it replaces was.
-    pub fn inherit_probation(&self, chunk: ChunkRef, old: Shape) {
-        if old.has(Shape::QUEUED) {
-            self.enqueue(chunk);
-        } else if self.item(chunk).shape().has(Shape::QUEUED) {
+    /// Queues a linked item, unless its chunk is queued already.
+    pub fn enqueue(&self, l: &Local, chunk: ChunkRef) {
+        let item = self.item(chunk);
+        if !item.shape().has(Shape::QUEUED | Shape::TEMP) {
+            let id = self.slabs.class_of(chunk);
+            let mut class = self.slabs.lock(id);
+            evict::enqueue(&mut class, chunk, item, self.rule());
+            let moves = std::mem::take(&mut class.moves);
+            drop(class);
+            self.count_moves(l, id, moves);
+        }
+    }
+
+    fn leave_queue(&self, chunk: ChunkRef) {
+        if self.item(chunk).shape().has(Shape::QUEUED) {
             self.item(chunk).clear_bits(Shape::QUEUED);
         }
+    }
+
+    /// Queues an item if the one that it replaces was.
+    pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
+        if old.has(Shape::QUEUED) {
+            self.enqueue(l, chunk);
+        } else {
+            self.leave_queue(chunk);
+        }
+    }
+
+    fn count_moves(&self, l: &Local, class: ClassId, moves: evict::Moves) {
+        let counters = self.class_counters(l, class);
+        counters.moves_to_cold.add(u64::from(moves.to_cold));
+        counters.moves_within_lru.add(u64::from(moves.within));
     }
 
     // Freeing
@@ -199,12 +239,22 @@ impl Shard {
         }
     }
 
-    fn put(&self, chunk: ChunkRef) {
+    pub fn put(&self, chunk: ChunkRef) {
         let mut class = self.slabs.lock(self.slabs.class_of(chunk));
         let item = self.item(chunk);
+        if item.standing().is_body() {
+            class.bodies -= 1;
+        }
         item.reshape(Shape(0));
         item.set_standing(Standing::FREE);
         class.put(chunk);
+    }
+
+    /// Makes a chunk that the caller reserved a body of `head`'s chain.
+    pub fn make_body(&self, chunk: ChunkRef, head: ChunkRef) {
+        let mut class = self.slabs.lock(self.slabs.class_of(chunk));
+        class.bodies += 1;
+        item::make_body(&self.slabs, chunk, head.to_u32(), 0);
     }
 
     // Allocating
@@ -224,7 +274,7 @@ impl Shard {
     }
 
     #[inline]
-    fn take_free(&self, class: ClassId, grow: bool) -> Option<ChunkRef> {
+    pub fn take_free(&self, class: ClassId, grow: bool) -> Option<ChunkRef> {
         let mut guard = self.slabs.lock(class);
         if guard.free_chunks() == 0 && grow && !guard.grow() {
             return None;
@@ -260,17 +310,19 @@ impl Shard {
     }
 
     /// Takes the chunk of one of the class's items.
-    fn evict_from(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+    pub fn evict_from(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
         for _ in 0..VICTIMS_MAX {
             let victim = {
                 let mut guard = self.slabs.lock(class);
                 if guard.total_chunks() == 0 {
                     return None;
                 }
-                evict::victim(&mut guard, horizon)
+                let victim = evict::victim(&mut guard, horizon, self.rule());
+                (victim, std::mem::take(&mut guard.moves))
             };
-            let Some(chunk) = victim else { continue };
-            if !self.unlink_victim(l, chunk, horizon) {
+            self.count_moves(l, class, victim.1);
+            let Some(Victim { chunk, part }) = victim.0 else { continue };
+            if !self.unlink_if(l, chunk, horizon, part, |_| true) {
                 continue;
             }
             self.class_counters(l, class).direct_reclaims.bump();
@@ -298,38 +350,32 @@ impl Shard {
         item.set_standing(Standing::RESERVED);
     }
 
-    /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
-    /// still what it seemed to be. The chunk is then the caller's.
-    fn unlink_victim(&self, l: &Local, chunk: ChunkRef, horizon: Horizon) -> bool {
-        self.unlink_if(l, chunk, horizon, |_| true)
-    }
-
-    /// As [`Shard::unlink_victim`], if its deadline is as wanted.
+    /// Takes an item out of the index if its line is free to lock, it is not pinned, and its
+    /// deadline is as wanted. The chunk is then the caller's.
     fn unlink_if(
         &self,
         l: &Local,
         chunk: ChunkRef,
         horizon: Horizon,
+        part: Part,
         wanted: impl Fn(u32) -> bool,
     ) -> bool {
         let item = self.item(chunk);
-        let mut key = l.scratch.take();
-        key.clear();
-        item.copy_key(item.shape(), &mut key);
-        let hash = self.hash_bytes(&key);
-        l.scratch.set(key);
-        let Some(mut line) = self.index.try_lock(hash) else { return false };
-        let Some((slot, _)) = line.find(|c| c == chunk) else { return false };
+        let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let (shape, standing) = (item.shape(), item.standing());
         if shape.has(Shape::PINNED) || !wanted(item.deadline(shape)) {
             return false;
         }
         fence(Acquire);
         line.remove(slot);
-        self.count_victim(l, chunk, item, (shape, standing), horizon);
+        if self.count_victim(l, chunk, item, (shape, standing), horizon) {
+            self.ghost.remember(line.hash(), self.slabs.class_of(chunk), part);
+        }
         self.unlinked(l, chunk);
         true
     }
+
+    /// Counts an item that goes; false where it was dead anyway.
 
     pub fn count_victim(
         &self,
@@ -338,7 +384,7 @@ impl Shard {
         item: Item<'_>,
         (shape, standing): (Shape, Standing),
         horizon: Horizon,
-    ) {
+    ) -> bool {
         let class = self.class_counters(l, self.slabs.class_of(chunk));
         let deadline = item.deadline(shape);
         if horizon.flushed(standing) || horizon.expired(deadline) {
@@ -346,7 +392,7 @@ impl Shard {
             if !standing.fetched() {
                 class.expired_unfetched.bump();
             }
-            return;
+            return false;
         }
         class.evicted.bump();
         let idle = standing.idle(horizon.now) + 1;
@@ -360,6 +406,7 @@ impl Shard {
         if standing.counter() >= 2 {
             class.evicted_active.bump();
         }
+        true
     }
 
     /// Frees expired items of one page of the class; false where none could be freed.
@@ -406,7 +453,7 @@ impl Shard {
             let deadline = item.deadline(item.shape());
             if !horizon.expired(deadline) {
                 self.slabs.note_deadline(chunk, class, deadline);
-            } else if self.unlink_if(l, chunk, horizon, |deadline| horizon.expired(deadline)) {
+            } else if self.unlink_if(l, chunk, horizon, Part::Main, |d| horizon.expired(d)) {
                 self.free(chunk);
                 freed += 1;
             } else {
@@ -422,7 +469,10 @@ impl Shard {
         let pages_of = |c: ClassId| self.slabs.lock(c).pages().len();
         let others = self.slabs.geometry().classes().filter(|c| *c != class);
         let mut donors: Vec<(usize, ClassId)> = others.map(|c| (pages_of(c), c)).collect();
-        donors.sort_unstable_by_key(|(pages, _)| Reverse(*pages));
+        let poorest = self.poorest.load(Relaxed);
+        donors.sort_unstable_by_key(|(pages, donor)| {
+            (Reverse(u32::from(donor.0) == poorest && *pages > 1), Reverse(*pages))
+        });
         let mut attempts = 0;
         for (_, donor) in donors.into_iter().take(DONORS_MAX) {
             let pages = emptiest_first(&self.slabs.lock(donor));
@@ -472,7 +522,8 @@ impl Shard {
         for index in 0..self.slabs.geometry().chunks_per_page(class) {
             let chunk = self.slabs.chunk_at(page, class, index);
             if let Some(owner) = self.owner_of(chunk)
-                && self.unlink_victim(l, owner, horizon)
+                && let part = evict::part_of(self.item(owner).shape())
+                && self.unlink_if(l, owner, horizon, part, |_| true)
             {
                 self.free(owner);
             }
@@ -489,7 +540,7 @@ impl Shard {
 }
 
 /// Some pages of the class, those with the fewest chunks in use first.
-fn emptiest_first(class: &evict::Class<'_>) -> Vec<PageNo> {
+pub(super) fn emptiest_first(class: &evict::Class<'_>) -> Vec<PageNo> {
     let mut pages: Vec<PageNo> = class.pages().iter().take(evict::LOOK_MAX).copied().collect();
     pages.sort_by_key(|page| class.used_on(*page));
     pages

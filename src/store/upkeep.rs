@@ -1,7 +1,9 @@
 //! Background work: an ordered list of jobs, each of which does a bounded step of its work in a
 //! tick; and the growth of the index.
 
+use super::evict::Rule;
 use super::flush::Horizon;
+use super::ghost::LINE_BYTES;
 use super::shard::Shard;
 use super::types::Local;
 use super::{Store, index};
@@ -39,7 +41,10 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 1] = [Store::grow_step];
+const JOBS: [Job; 4] = [Store::apply_knobs, Store::grow_step, Store::fit_ghosts, Store::move_step];
+
+/// Lines of the index for one line of ghosts.
+pub(super) const LINES_PER_GHOST: u32 = 4;
 
 impl Store {
     /// A bounded amount of background work.
@@ -79,7 +84,49 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Brings the engine in line with what an operator set.
+    fn apply_knobs(&self, _: &Local) -> Pace {
+        let segmented = self.knobs.segmented.load(Relaxed);
+        let hot = self.knobs.hot_pct.load(Relaxed);
+        let rule = Rule::of(self.settings.eviction, segmented, hot);
+        for shard in &self.shards {
+            if shard.rule() != rule {
+                shard.rule.store(rule.pack(), Relaxed);
+                if !shard.rules.as_memcached {
+                    shard.slabs.set_chunk_overhead(rule.overhead_64ths());
+                }
+            }
+        }
+        Pace::Rest
+    }
+
+    fn fit_ghosts(&self, l: &Local) -> Pace {
+        self.step_shards(l, |shard| shard.fit_ghost(l, self.horizon()))
+    }
+}
+
 impl Shard {
+    /// Keeps the ghost table in proportion to the index.
+    fn fit_ghost(&self, l: &Local, horizon: Horizon) -> Pace {
+        let (has, wanted) = (self.ghost.len(), self.index.len() / LINES_PER_GHOST);
+        let bytes = |lines: u32| u64::from(lines) * LINE_BYTES;
+        if has == wanted || !self.rules.evict {
+            return Pace::Rest;
+        }
+        if self.rules.as_memcached {
+            self.ghost.resize(wanted);
+        } else if wanted < has {
+            self.ghost.resize(wanted);
+            self.slabs.discharge(bytes(has - wanted));
+        } else if self.slabs.charge(bytes(wanted - has)) {
+            self.ghost.resize(wanted);
+        } else if !self.steal_page(l, ClassId(0), horizon) {
+            return Pace::Rest;
+        }
+        Pace::Spare
+    }
+
     /// Starts to grow the index: by half while pages are plentiful, by an eighth when they are
     /// not. False where it cannot grow.
     fn start_growth(&self, l: &Local, horizon: Horizon) -> bool {

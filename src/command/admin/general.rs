@@ -2,11 +2,11 @@
 
 use super::{MEMCACHED_VERSION, Rows, StatLines};
 use crate::config::Settings;
-use crate::stats::{ClassSums, ServerStats, ThreadSums};
+use crate::stats::{ClassSums, MoveStats, ServerStats, ThreadSums};
 use crate::store::{Store, StoreInfo};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Shown where memcached names its event library.
 const EVENT_LIBRARY: &str = "mio-1.2";
@@ -15,6 +15,7 @@ const EVENT_LIBRARY: &str = "mio-1.2";
 struct General<'a> {
     settings: &'a Settings,
     server: &'a ServerStats,
+    moves: &'a MoveStats,
     process: Process,
     info: StoreInfo,
     thread: ThreadSums,
@@ -40,6 +41,7 @@ pub(super) fn of(store: &Store) -> StatLines {
     format(&General {
         settings: store.settings(),
         server: &stats.server,
+        moves: &stats.moves,
         process: Process::now(store),
         info: store.info(),
         thread: stats.thread_sums(),
@@ -165,16 +167,20 @@ fn traffic(rows: &mut Rows, g: &General<'_>) {
 /// moved, crawled or logged.
 fn background(rows: &mut Rows, g: &General<'_>) {
     if g.settings.slab_reassign {
+        let m = g.moves;
+        let count = |n: &AtomicU64| n.load(Relaxed);
         rows.put_all([
-            ("slab_reassign_rescues", 0),
-            ("slab_reassign_chunk_rescues", 0),
+            ("slab_reassign_rescues", count(&m.rescues)),
+            ("slab_reassign_chunk_rescues", count(&m.chunk_rescues)),
+            // A page that is being emptied hands out no chunks, so none comes back that way.
             ("slab_reassign_inline_reclaim", 0),
-            ("slab_reassign_busy_items", 0),
-            ("slab_reassign_busy_deletes", 0),
-            ("slab_reassign_busy_nomem", 0),
+            ("slab_reassign_busy_items", count(&m.busy_items)),
+            ("slab_reassign_busy_deletes", count(&m.busy_deletes)),
+            ("slab_reassign_busy_nomem", count(&m.busy_nomem)),
         ]);
-        rows.put("slab_reassign_last_busy_status", "none");
-        rows.put_all([("slab_reassign_running", 0), ("slabs_moved", 0)]);
+        rows.put("slab_reassign_last_busy_status", m.last_busy().name());
+        rows.put("slab_reassign_running", u8::from(m.running.load(Relaxed)));
+        rows.put("slabs_moved", count(&m.slabs_moved));
     }
     if g.settings.lru_crawler {
         rows.put_all([("lru_crawler_running", 0), ("lru_crawler_starts", 0)]);
@@ -260,6 +266,7 @@ mod tests {
         let mut general = General {
             settings,
             server: &server,
+            moves: &MoveStats::default(),
             process: Process {
                 pid: 77,
                 uptime: 2,

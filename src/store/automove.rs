@@ -1,0 +1,257 @@
+//! Which class gives a page to which: a pure function over samples.
+//!
+//! A class's gain is the number of misses that a little more memory would have saved: keys that
+//! were evicted so lately that the shadow (see `ghost`) still knows them. Per page of that shadow
+//! it is what the class's last page is worth, to the giver as to the taker. A page moves when the
+//! worth of the best, less three standard deviations, beats that of the worst, plus three; gains fade
+//! by the round, so that a change of load shows.
+
+use super::ghost::SHADOW_SHARE;
+use crate::clock::Seconds;
+
+/// Requests from one round to the next.
+const ROUND: u64 = 20_000;
+/// Pages that one round may move: one in so many.
+const ROUND_SHARE: u64 = 100;
+/// What is left of a gain after a round.
+const FADE: f64 = 0.95;
+/// Gains per page that the winner must be ahead by, beside the ratio.
+const MARGIN: f64 = 0.01;
+/// Gains in a class before the share of its probation is judged, and by how much that changes.
+const GAINS_TO_JUDGE: f64 = 64.0;
+const STEP: f64 = 1.1;
+const SHARE_MIN: u32 = 20;
+const SHARE_MAX: u32 = 600;
+/// Standard deviations of doubt.
+const DOUBT: f64 = 3.0;
+/// Pages that a class needs to give one.
+const PAGES_TO_GIVE: u64 = 2;
+/// Free chunks, in pages, from which a class has some to spare; memcached's number.
+const SPARE_PAGES: f64 = 2.5;
+
+/// A class as it is now. Counts run on from the start; they may wrap.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    pub pages: u64,
+    pub free_chunks: u64,
+    pub chunks_per_page: u64,
+    /// Of probation and main: misses saved by a little more memory, and how many of them may be
+    /// false.
+    pub gains: [(u32, u32); 2],
+    /// Probation's share of the chunks, in thousandths.
+    pub probation: u32,
+    pub evicted: u64,
+}
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// A page moves from a class only to one that gains more than its gain divided by this.
+    pub ratio: f64,
+    /// Seconds without evictions after which a class gives up what it has too much of.
+    pub window: Seconds,
+    /// A page to whichever class evicts: `slabs automove 2`.
+    pub eager: bool,
+}
+
+/// A page is to move: indices of the samples; `to` is `None` for the pool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    pub from: usize,
+    pub to: Option<usize>,
+    pub why: Why,
+}
+
+/// Figures that a decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Why {
+    /// Free chunks of the giver, in pages.
+    Spare(f64),
+    /// Gain per page of the giver and of the taker.
+    Gain { from: f64, to: f64 },
+    /// The taker evicted so many items since the last look.
+    Evictions(u64),
+    /// -m was lowered, or more is charged to it.
+    OverLimit,
+}
+
+/// What is kept of each class between samples.
+#[derive(Clone, Copy, Debug, Default)]
+struct Track {
+    /// Of both parts, fading.
+    gain: f64,
+    /// Of probation and of main, since the share was last changed.
+    parts: [f64; 2],
+    last: Sample,
+    /// Evictions between the last two samples.
+    evicting: u64,
+    /// Since when it has neither evicted nor grown.
+    quiet_since: Seconds,
+}
+
+/// The policy's memory.
+#[derive(Debug, Default)]
+pub struct Automove {
+    tracks: Vec<Track>,
+    /// Requests at the start of the last round.
+    round_at: u64,
+    /// Pages that this round may still move.
+    round_left: u64,
+}
+
+impl Automove {
+    /// Takes in how the classes stand.
+    pub fn observe(&mut self, samples: &[Sample], now: Seconds) {
+        if self.tracks.len() != samples.len() {
+            let fresh = |s: &Sample| Track { last: *s, quiet_since: now, ..Track::default() };
+            self.tracks = samples.iter().map(fresh).collect();
+        }
+        for (track, sample) in self.tracks.iter_mut().zip(samples) {
+            for (part, (was, is)) in track.last.gains.into_iter().zip(sample.gains).enumerate() {
+                let falsely = f64::from(is.1.wrapping_sub(was.1));
+                let gained = f64::from(is.0.wrapping_sub(was.0)) - falsely;
+                track.gain = (track.gain + gained).max(0.0);
+                track.parts[part] = (track.parts[part] + gained).max(0.0);
+            }
+            track.evicting = sample.evicted.wrapping_sub(track.last.evicted);
+            if track.evicting > 0 || sample.pages > track.last.pages {
+                track.quiet_since = now;
+            }
+            track.last = *sample;
+        }
+    }
+
+    /// The next page to move, if any. `requests`: served since the start; `full`: no class can
+    /// take a page from the pool.
+    pub fn decide(
+        &mut self,
+        requests: u64,
+        full: bool,
+        now: Seconds,
+        terms: Terms,
+    ) -> Option<Decision> {
+        if !full {
+            return None;
+        }
+        if let Some(decision) = self.spare(now, terms) {
+            return Some(decision);
+        }
+        if terms.eager
+            && let Some(decision) = self.to_evicting()
+        {
+            return Some(decision);
+        }
+        if requests.wrapping_sub(self.round_at) >= ROUND {
+            self.round_at = requests;
+            let pages: u64 = self.tracks.iter().map(|t| t.last.pages).sum();
+            self.round_left = (pages / ROUND_SHARE).max(1);
+        }
+        if self.round_left == 0 {
+            return None;
+        }
+        self.round_left -= 1;
+        let decision = self.by_gain(terms);
+        if decision.is_none() || self.round_left == 0 {
+            self.round_left = 0;
+            self.tracks.iter_mut().for_each(|track| track.gain *= FADE);
+        }
+        decision
+    }
+
+    /// Classes whose probation should have another share of the chunks, in thousandths: the part
+    /// that would have gained more by a little more room gets it.
+    pub fn shares(&mut self) -> Vec<(usize, u32)> {
+        let mut changed = Vec::new();
+        for (n, track) in self.tracks.iter_mut().enumerate() {
+            let [probation, main] = track.parts;
+            let doubt = DOUBT * (probation + main).sqrt();
+            if (probation - main).abs() <= doubt || probation + main < GAINS_TO_JUDGE {
+                continue;
+            }
+            let step = if probation > main { STEP } else { 1.0 / STEP };
+            let share = (f64::from(track.last.probation) * step) as u32;
+            changed.push((n, share.clamp(SHARE_MIN, SHARE_MAX)));
+            track.parts = [0.0; 2];
+        }
+        changed
+    }
+
+    /// The class whose pages are worth least, of those that have one to give.
+    pub fn poorest(&self, but: Option<usize>) -> Option<usize> {
+        let givers = (0..self.tracks.len()).filter(|n| Some(*n) != but && self.can_give(*n));
+        givers.min_by(|a, b| self.tracks[*a].at_most().total_cmp(&self.tracks[*b].at_most()))
+    }
+
+    /// The class with the most free pages, or the poorest where none has any, though it be its
+    /// last.
+    pub fn fullest(&self) -> Option<usize> {
+        let free = |n: &usize| self.tracks[*n].free_pages();
+        let freest = (0..self.tracks.len()).max_by(|a, b| free(a).total_cmp(&free(b)))?;
+        if free(&freest) >= 1.0 { Some(freest) } else { self.poorest(None).or(self.largest()) }
+    }
+
+    fn largest(&self) -> Option<usize> {
+        let has_some = (0..self.tracks.len()).filter(|n| self.tracks[*n].last.pages > 0);
+        has_some.max_by_key(|n| self.tracks[*n].last.pages)
+    }
+
+    fn can_give(&self, n: usize) -> bool {
+        self.tracks[n].last.pages >= PAGES_TO_GIVE
+    }
+
+    /// A class that has had more free chunks than it needs for a while.
+    fn spare(&self, now: Seconds, terms: Terms) -> Option<Decision> {
+        (0..self.tracks.len()).filter(|n| self.can_give(*n)).find_map(|from| {
+            let track = &self.tracks[from];
+            let pages = track.free_pages();
+            let quiet = now.saturating_sub(track.quiet_since) >= terms.window;
+            let spare = quiet && pages > SPARE_PAGES;
+            spare.then_some(Decision { from, to: None, why: Why::Spare(pages) })
+        })
+    }
+
+    fn to_evicting(&self) -> Option<Decision> {
+        let to = (0..self.tracks.len()).max_by_key(|n| self.tracks[*n].evicting)?;
+        let evicted = self.tracks[to].evicting;
+        let from = self.poorest(Some(to)).filter(|_| evicted > 0)?;
+        Some(Decision { from, to: Some(to), why: Why::Evictions(evicted) })
+    }
+
+    fn by_gain(&self, terms: Terms) -> Option<Decision> {
+        let worth = |n: &usize| self.tracks[*n].at_least();
+        let takers = (0..self.tracks.len()).filter(|n| self.tracks[*n].last.pages > 0);
+        let to = takers.max_by(|a, b| worth(a).total_cmp(&worth(b)))?;
+        let from = self.poorest(Some(to))?;
+        let (giver, taker) = (&self.tracks[from], &self.tracks[to]);
+        let wins = taker.at_least() > giver.at_most() / terms.ratio.max(0.01) + MARGIN;
+        let why = Why::Gain { from: giver.worth(), to: taker.worth() };
+        wins.then_some(Decision { from, to: Some(to), why })
+    }
+}
+
+impl Track {
+    fn shadow_pages(&self) -> f64 {
+        (self.last.pages as f64 * SHADOW_SHARE).max(f64::MIN_POSITIVE)
+    }
+
+    /// Misses that a page more would have saved.
+    fn worth(&self) -> f64 {
+        self.gain / self.shadow_pages()
+    }
+
+    fn doubt(&self) -> f64 {
+        DOUBT * (self.gain + 1.0).sqrt() / self.shadow_pages()
+    }
+
+    fn at_least(&self) -> f64 {
+        self.worth() - self.doubt()
+    }
+
+    fn at_most(&self) -> f64 {
+        self.worth() + self.doubt()
+    }
+
+    fn free_pages(&self) -> f64 {
+        self.last.free_chunks as f64 / self.last.chunks_per_page.max(1) as f64
+    }
+}

@@ -1,0 +1,180 @@
+//! Emptying a page that is draining: what lives on it is copied to other chunks of its class, as
+//! long as there are any; where there are none, the class's own order says what goes for it.
+
+use super::flush::Horizon;
+use super::index::{LineGuard, Slot};
+use super::shard::Shard;
+use super::types::Local;
+use crate::item::{self, Item, Shape, Standing, State};
+use slab::sync::Ordering::Acquire;
+use slab::sync::fence;
+use slab::{ChunkRef, ClassId, PageNo};
+
+/// Victims that may lie on the very page, one after another, before the next chunk has its turn.
+const VICTIMS_MAX: usize = 16;
+
+/// What became of a chunk; names as `slab_reassign_last_busy_status` shows those that stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evacuated {
+    /// It was free, or its item was dead.
+    Free,
+    Rescued,
+    ChunkRescued,
+    /// Someone is at its line.
+    Locked,
+    /// A value on its way.
+    Uploading,
+    /// Its value is being sent.
+    Floating,
+    /// No chunk to copy it to.
+    NoMemory,
+}
+
+/// Where what lives on a page goes.
+pub(super) struct Evacuation {
+    pub page: PageNo,
+    pub class: ClassId,
+    /// A reserved chunk of the class that does not lie on the page.
+    spare: Option<ChunkRef>,
+}
+
+impl Evacuation {
+    pub fn of(page: PageNo, class: ClassId) -> Evacuation {
+        Evacuation { page, class, spare: None }
+    }
+}
+
+impl Shard {
+    /// Moves or drops what a chunk of the page holds.
+    pub fn evacuate(
+        &self,
+        l: &Local,
+        way: &mut Evacuation,
+        chunk: ChunkRef,
+        horizon: Horizon,
+    ) -> Evacuated {
+        let standing = self.item(chunk).standing();
+        let head = match standing.state() {
+            State::Free => return Evacuated::Free,
+            State::Dying => return Evacuated::Floating,
+            State::Linked => chunk,
+            State::Reserved if standing.is_body() => {
+                match item::body_head(&self.slabs, chunk).map(|h| (h, self.item(h).standing())) {
+                    Some((head, standing)) if standing.state() == State::Linked => head,
+                    Some((_, standing)) if standing.state() == State::Dying => {
+                        return Evacuated::Floating;
+                    }
+                    _ => return Evacuated::Uploading,
+                }
+            }
+            State::Reserved => return Evacuated::Uploading,
+        };
+        let Some((mut line, slot)) = self.line_of(l, head) else { return Evacuated::Locked };
+        let item = self.item(head);
+        let (shape, standing) = (item.shape(), item.standing());
+        if shape.has(Shape::PINNED) {
+            return Evacuated::Floating;
+        }
+        if horizon.flushed(standing) || horizon.expired(item.deadline(shape)) {
+            fence(Acquire);
+            line.remove(slot);
+            self.count_victim(l, head, item, (shape, standing), horizon);
+            self.unlinked(l, head);
+            drop(line);
+            self.free(head);
+            return Evacuated::Free;
+        }
+        let Some(fresh) = way.spare.take().or_else(|| self.take_free(way.class, false)) else {
+            return Evacuated::NoMemory;
+        };
+        if head == chunk {
+            self.rescue(l, &mut line, slot, chunk, fresh);
+            return Evacuated::Rescued;
+        }
+        line.dirty();
+        let size = self.slabs.geometry().chunk_size(way.class);
+        self.slabs.lock(way.class).bodies += 1;
+        if !item::replace_body(&self.slabs, head, chunk, fresh, size) {
+            self.slabs.lock(way.class).bodies -= 1;
+            way.spare = Some(fresh);
+            return Evacuated::Locked;
+        }
+        self.put(chunk);
+        Evacuated::ChunkRescued
+    }
+
+    /// Locks the line of a linked item if nobody holds it, and finds the item in it.
+    pub fn line_of(&self, l: &Local, chunk: ChunkRef) -> Option<(LineGuard<'_>, Slot<'_>)> {
+        let item = self.item(chunk);
+        let mut key = l.scratch.take();
+        key.clear();
+        item.copy_key(item.shape(), &mut key);
+        let hash = self.hash_bytes(&key);
+        l.scratch.set(key);
+        let line = self.index.try_lock(hash)?;
+        let (slot, _) = line.find(|c| c == chunk)?;
+        Some((line, slot))
+    }
+
+    /// Puts a copy in a linked item's place, with its CAS unique, deadline, flags and standing. It
+    /// comes later in its class's queue than it was.
+    fn rescue<'a>(
+        &'a self,
+        l: &Local,
+        line: &mut LineGuard<'a>,
+        slot: Slot<'a>,
+        chunk: ChunkRef,
+        fresh: ChunkRef,
+    ) {
+        let (item, copy) = (self.item(chunk), self.item(fresh));
+        item.copy_to(self.chunk_size(chunk), copy);
+        if item.shape().chained() {
+            item::adopt_bodies(&self.slabs, fresh);
+        }
+        copy.set_standing(item.standing());
+        self.inherit_queue(l, fresh, item.shape());
+        self.note_deadline(fresh);
+        line.replace(slot, fresh);
+        self.put(chunk);
+    }
+
+    /// Makes sure that the next item has somewhere to go, by evicting from the class if it must.
+    /// What it evicts on the page itself is just freed. False: the class has nothing more to give.
+    pub fn prepare(&self, l: &Local, way: &mut Evacuation, horizon: Horizon) -> bool {
+        for _ in 0..VICTIMS_MAX {
+            if way.spare.is_some() {
+                return true;
+            }
+            way.spare = self.take_free(way.class, false);
+            if way.spare.is_some() || !self.rules.evict {
+                continue;
+            }
+            match self.evict_from(l, way.class, horizon) {
+                Some(chunk) if self.slabs.page_of(chunk) == way.page => self.put(chunk),
+                Some(chunk) => way.spare = Some(chunk),
+                None => return false,
+            }
+        }
+        way.spare.is_some()
+    }
+
+    /// Gives back what was kept ready.
+    pub fn end_evacuation(&self, way: &mut Evacuation) {
+        if let Some(chunk) = way.spare.take() {
+            self.put(chunk);
+        }
+    }
+
+    /// Takes a pinned item out of the index, so that its chunks are free when its last pin is gone.
+    pub fn drop_pinned(&self, l: &Local, chunk: ChunkRef, horizon: Horizon) -> bool {
+        let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
+        let item: Item<'_> = self.item(chunk);
+        let as_was: (Shape, Standing) = (item.shape(), item.standing());
+        line.remove(slot);
+        self.count_victim(l, chunk, item, as_was, horizon);
+        self.unlinked(l, chunk);
+        drop(line);
+        self.free(chunk);
+        true
+    }
+}

@@ -1,0 +1,261 @@
+//! Which chunk of a class goes when room is needed. Policies share one small interface: a new item
+//! is [`enqueue`]d, and [`victim`] asks the policy's `next` for one chunk after another until one
+//! of them may go. Nothing is unlinked here, and a delete touches no queue: what is not linked any
+//! more is skipped when its turn comes.
+//!
+//! - `s3`: probation and a clock, in the spirit of S3-FIFO (Yang et al., SOSP'23). The default.
+//! - `queue`: one queue over the whole class, as an approximation of a flat LRU or as SIEVE.
+
+mod queue;
+mod s3;
+
+use super::flush::Horizon;
+use super::ghost::Part;
+use crate::config::Eviction;
+use crate::item::{Item, Shape, Standing, State, body_head};
+use slab::{ChunkRef, ClassGuard};
+use std::collections::VecDeque;
+
+/// Headers that one choice may look at.
+pub(super) const LOOK_MAX: usize = 64;
+
+/// The policy in force, as the shard knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub eviction: Eviction,
+    /// Probation's share of a class's chunks, in thousandths.
+    pub probation: u32,
+}
+
+impl Rule {
+    /// What the options come to: a flat LRU where segments are not wanted, and half of what
+    /// memcached would make HOT for probation, so that its 20 per cent give S3-FIFO's tenth.
+    pub fn of(eviction: Eviction, segmented: bool, hot_pct: u32) -> Rule {
+        let eviction = if segmented || eviction != Eviction::S3 { eviction } else { Eviction::Lru };
+        Rule { eviction, probation: hot_pct * 5 }
+    }
+
+    pub fn pack(self) -> u32 {
+        (self.eviction as u32) << 16 | self.probation
+    }
+
+    #[inline]
+    pub fn unpack(word: u32) -> Rule {
+        let eviction = match word >> 16 {
+            0 => Eviction::S3,
+            1 => Eviction::Lru,
+            _ => Eviction::Sieve,
+        };
+        Rule { eviction, probation: word & 0xFFFF }
+    }
+
+    /// Bytes kept per chunk beside the arena, times 64: references, and the queues' slack of a
+    /// quarter.
+    pub fn overhead_64ths(self) -> u32 {
+        match self.eviction {
+            Eviction::S3 => 5 * 64 * self.probation / 1000,
+            Eviction::Lru => 5 * 64,
+            Eviction::Sieve => 10 * 64,
+        }
+    }
+}
+
+/// What a class keeps under its lock.
+#[derive(Default)]
+pub(super) struct Policy {
+    /// Oldest first. An entry counts only while its chunk's queued bit is set, and a chunk stands
+    /// here or in `passed` at most once.
+    ring: VecDeque<ChunkRef>,
+    /// What the hand of SIEVE has passed in this round.
+    passed: VecDeque<ChunkRef>,
+    hand: Hand,
+    /// Items that left probation and were kept, or were put on another round: to be counted.
+    pub moves: Moves,
+    /// Probation's share of the class's chunks, in thousandths, as its gains have made it; 0: as
+    /// the rule says.
+    pub probation: u32,
+    /// Chunks of the class that are bodies of chains: they have no place of their own in a queue.
+    pub bodies: u32,
+    /// Where the search for pages with expired items goes on.
+    pub due_from: usize,
+}
+
+/// Moves since the counters last took them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moves {
+    pub to_cold: u32,
+    pub within: u32,
+}
+
+/// Where a sweep over a class's chunks stands.
+#[derive(Default, Clone, Copy)]
+struct Hand {
+    page: usize,
+    chunk: u32,
+}
+
+/// The item that should go, and where it stood.
+#[derive(Clone, Copy)]
+pub(super) struct Victim {
+    pub chunk: ChunkRef,
+    pub part: Part,
+}
+
+/// What to do with a chunk that was looked at.
+enum Look {
+    Take,
+    Skip,
+    /// It may go if nothing better turns up: its counter.
+    Spare(u32),
+}
+
+pub(super) type Class<'a> = ClassGuard<'a, Policy>;
+
+/// A new item takes its place, unless its chunk is still queued from its last life.
+pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, rule: Rule) {
+    if item.shape().has(Shape::QUEUED | Shape::TEMP) {
+        return;
+    }
+    let room = match rule.eviction {
+        Eviction::S3 => s3::make_way(class, rule),
+        Eviction::Lru | Eviction::Sieve => class.total_chunks() as usize,
+    };
+    class.fit(room);
+    class.ring.push_back(chunk);
+    item.set_bits(Shape::QUEUED);
+}
+
+/// The item that should go; `None` where all that was looked at is pinned, reserved or TEMP.
+pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Option<Victim> {
+    let mut spare: Option<(u32, Victim)> = None;
+    for _ in 0..LOOK_MAX {
+        let part = match rule.eviction {
+            Eviction::S3 => s3::turn(class, rule),
+            Eviction::Lru | Eviction::Sieve => Part::Main,
+        };
+        let (chunk, look) = match (rule.eviction, part) {
+            (Eviction::S3, Part::Probation) => s3::next(class, horizon)?,
+            (Eviction::S3, Part::Main) => sweep(class, horizon)?,
+            (eviction, _) => queue::next(class, horizon, eviction)?,
+        };
+        let victim = Victim { chunk, part };
+        match look {
+            Look::Take => return Some(victim),
+            Look::Spare(counter) if spare.is_none_or(|(least, _)| counter < least) => {
+                spare = Some((counter, victim));
+            }
+            Look::Spare(_) | Look::Skip => {}
+        }
+    }
+    spare.map(|(_, victim)| victim)
+}
+
+/// Where an item stands that was not chosen by [`victim`].
+pub(super) fn part_of(shape: Shape) -> Part {
+    if shape.has(Shape::QUEUED) { Part::Probation } else { Part::Main }
+}
+
+impl Policy {
+    /// Entries of the queues.
+    fn queued(&self) -> usize {
+        self.ring.len() + self.passed.len()
+    }
+
+    /// Makes the ring's memory fit `room` entries, in steps of a quarter, so that pages that come
+    /// one by one do not copy it each time.
+    fn fit(&mut self, room: usize) {
+        let (len, capacity) = (self.ring.len(), self.ring.capacity());
+        if capacity < room.min(len + 1 + len / 4) || len == capacity {
+            let wanted = (len + len / 4 + 16).min((room + room / 4).max(len + 1));
+            self.ring.reserve_exact(wanted - len);
+        } else if capacity > 4 * room.max(256) && len <= room {
+            self.ring.shrink_to(room + room / 4);
+        }
+    }
+
+    /// Moves the hand by one chunk of the class's pages.
+    fn advance(class: &mut Class<'_>) -> Option<ChunkRef> {
+        let per_page = class.slabs().geometry().chunks_per_page(class.class());
+        if class.hand.chunk >= per_page {
+            class.hand = Hand { page: class.hand.page + 1, chunk: 0 };
+        }
+        if class.hand.page >= class.pages().len() {
+            class.hand = Hand::default();
+        }
+        let page = *class.pages().get(class.hand.page)?;
+        class.hand.chunk += 1;
+        Some(class.slabs().chunk_at(page, class.class(), class.hand.chunk - 1))
+    }
+}
+
+/// What a queue's entry turned out to be.
+enum Entry<'a> {
+    /// No item, or one that is queued elsewhere by now.
+    Gone,
+    /// An item that cannot go now, because its value is being sent.
+    Busy,
+    Item(Item<'a>, Shape, Standing),
+}
+
+/// Takes an entry's chunk out of the queue.
+fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
+    let item = item_of(class, chunk);
+    if !class.slabs().is_chunk_of(chunk, class.class()) {
+        return Entry::Gone;
+    }
+    let (standing, shape) = (item.standing(), item.shape());
+    if !shape.has(Shape::QUEUED) {
+        return Entry::Gone;
+    }
+    item.clear_bits(Shape::QUEUED);
+    match standing.state() {
+        State::Linked if shape.has(Shape::PINNED) => Entry::Busy,
+        State::Linked => Entry::Item(item, shape, standing),
+        _ => Entry::Gone,
+    }
+}
+
+/// Looks at the chunk under the hand, as a clock does: a counter above 0 costs one.
+fn sweep(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
+    let chunk = Policy::advance(class)?;
+    let item = item_of(class, chunk);
+    let (standing, shape) = (item.standing(), item.shape());
+    if standing.is_body() {
+        return Some(head_of_body(class, chunk));
+    }
+    if !evictable(standing, shape) || shape.has(Shape::QUEUED) {
+        return Some((chunk, Look::Skip));
+    }
+    if standing.counter() == 0 || is_dead(item, standing, shape, horizon) {
+        return Some((chunk, Look::Take));
+    }
+    item.change_standing(standing, standing.with_counter(standing.counter() - 1));
+    class.moves.within += 1;
+    Some((chunk, Look::Spare(standing.counter())))
+}
+
+/// A body stands for its head, which goes only if nothing better turns up: in a class of very large
+/// values heads are too far apart to be met.
+fn head_of_body(class: &Class<'_>, body: ChunkRef) -> (ChunkRef, Look) {
+    let Some(head) = body_head(class.slabs(), body) else {
+        return (body, Look::Skip);
+    };
+    let item = item_of(class, head);
+    let standing = item.standing();
+    match evictable(standing, item.shape()) {
+        true => (head, Look::Spare(standing.counter())),
+        false => (head, Look::Skip),
+    }
+}
+
+fn item_of<'a>(class: &Class<'a>, chunk: ChunkRef) -> Item<'a> {
+    Item::new(&class.slabs().words()[chunk.word()..])
+}
+
+fn evictable(standing: Standing, shape: Shape) -> bool {
+    standing.state() == State::Linked && !shape.has(Shape::PINNED | Shape::TEMP)
+}
+
+fn is_dead(item: Item<'_>, standing: Standing, shape: Shape, horizon: Horizon) -> bool {
+    horizon.flushed(standing) || horizon.expired(item.deadline(shape))
+}

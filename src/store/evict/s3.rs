@@ -1,0 +1,57 @@
+//! Probation and a clock. New items stand in probation, a ring of references to the newest share of
+//! the class's chunks. At its end an item that was read at least twice moves to the main part (a
+//! bit flips, nothing moves); any other is the victim, and its key is remembered for a while: see
+//! `ghost`. A key that comes back from there goes straight to the main part, which is swept in
+//! place by a hand: a counter above 0 costs one, an item at 0 is the victim.
+
+use super::{Class, Entry, Look, Rule, dequeue, is_dead};
+use crate::store::flush::Horizon;
+use crate::store::ghost::Part;
+use slab::ChunkRef;
+
+/// Accesses that lead from probation to the main part.
+const PROMOTE_AT: u32 = 2;
+/// Entries that leave when one joins and there are too many, as after a page was given up.
+const LEAVE_MAX: usize = 2;
+
+/// Makes room for one entry; returns how many probation is to hold.
+pub(super) fn make_way(class: &mut Class<'_>, rule: Rule) -> usize {
+    let room = probation(class, rule);
+    for _ in 0..LEAVE_MAX {
+        if class.ring.len() < room {
+            break;
+        }
+        let Some(oldest) = class.ring.pop_front() else { break };
+        if !matches!(dequeue(class, oldest), Entry::Gone) {
+            class.moves.to_cold += 1;
+        }
+    }
+    room
+}
+
+/// Chunks that probation covers: its share, but in a class of few chunks up to half, lest each new
+/// item push out the one before.
+fn probation(class: &Class<'_>, rule: Rule) -> usize {
+    let total = class.total_chunks().saturating_sub(u64::from(class.bodies));
+    let share = if class.probation == 0 { rule.probation } else { class.probation };
+    (total * u64::from(share) / 1000).max((total / 2).clamp(1, 16)) as usize
+}
+
+/// The part whose turn it is to give something up.
+pub(super) fn turn(class: &Class<'_>, rule: Rule) -> Part {
+    if class.ring.len() < probation(class, rule) { Part::Main } else { Part::Probation }
+}
+
+/// Looks at the oldest entry of probation.
+pub(super) fn next(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
+    let chunk = class.ring.pop_front()?;
+    let Entry::Item(item, shape, standing) = dequeue(class, chunk) else {
+        return Some((chunk, Look::Skip));
+    };
+    if is_dead(item, standing, shape, horizon) || standing.counter() < PROMOTE_AT {
+        return Some((chunk, Look::Take));
+    }
+    item.change_standing(standing, standing.with_counter(0));
+    class.moves.to_cold += 1;
+    Some((chunk, Look::Spare(standing.counter())))
+}

@@ -1,0 +1,339 @@
+//! The page mover: one page at a time, in bounded steps, for whoever asked: an operator, the
+//! policy in `automove`, or a limit that was lowered.
+
+use super::Store;
+use super::automove::{Automove, Decision, Sample, Terms, Why};
+use super::evacuate::{Evacuated, Evacuation};
+use super::flush::Horizon;
+use super::ghost::Part;
+use super::shard::{Shard, emptiest_first};
+use super::types::Local;
+use super::upkeep::Pace;
+use crate::clock::Seconds;
+use crate::stats::{BusyStatus, MoveStats};
+use slab::{ClassId, PageNo};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Chunks looked at in one step.
+const CHUNKS_PER_STEP: u32 = 128;
+/// Rounds over a page with something busy on it, after which a page that the policy chose is left
+/// alone, and one that an operator asked for loses what is pinned.
+const ROUNDS_MAX: u32 = 200;
+const ROUNDS_BY_HAND_MAX: u32 = 5000;
+/// Moves that are remembered.
+const HISTORY: usize = 16;
+
+/// How `slabs reassign` is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reassign {
+    Ok,
+    Running,
+    BadClass,
+    NoSpare,
+    Same,
+}
+
+/// A move that was made, for `stats automover`.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    pub at: Seconds,
+    pub from: u32,
+    /// 0: the pool.
+    pub to: u32,
+    /// `None`: an operator's.
+    pub why: Option<Why>,
+    pub rescues: u32,
+    pub done: bool,
+}
+
+/// A page on its way.
+struct Move {
+    shard: usize,
+    way: Evacuation,
+    to: Option<ClassId>,
+    why: Option<Why>,
+    /// The chunk that is next, and the busy ones of this round.
+    next: u32,
+    busy: u32,
+    status: BusyStatus,
+    rounds: u32,
+    rescues: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Mover {
+    now: Option<Move>,
+    policies: Vec<Automove>,
+    history: VecDeque<Moved>,
+}
+
+/// What a step came to.
+enum Step {
+    /// More to do at once.
+    Going,
+    /// Something is in the way: later.
+    Resting,
+    Over {
+        moved: bool,
+    },
+}
+
+impl Store {
+    /// Asks for a page of class `from` (-1: any) to move to class `to` (0: the pool).
+    pub fn reassign(&self, from: i32, to: i32) -> Reassign {
+        let classes = self.shards[0].slabs.geometry().classes().count() as i32;
+        let mut mover = self.mover.lock();
+        if mover.now.is_some() {
+            return Reassign::Running;
+        }
+        if from == to {
+            return Reassign::Same;
+        }
+        if !(-1..=classes).contains(&from) || !(0..=classes).contains(&to) {
+            return Reassign::BadClass;
+        }
+        let to = Some(ClassId(to as u16)).filter(|class| class.0 != 0);
+        if from == 0 {
+            return self.from_pool(to);
+        }
+        let from = if from == -1 { self.largest_but(to) } else { Some(ClassId(from as u16)) };
+        let richest = from.and_then(|from| {
+            let pages = |shard: &Shard| shard.slabs.lock(from).pages().len();
+            let shard = (0..self.shards.len()).max_by_key(|n| pages(&self.shards[*n]))?;
+            (pages(&self.shards[shard]) >= 2).then_some((shard, from))
+        });
+        let Some((shard, from)) = richest else { return Reassign::NoSpare };
+        match self.shards[shard].page_to_move(from, self.shards[shard].rules.as_memcached) {
+            Some(page) => mover.now = Some(Move::of(shard, page, from, to, None)),
+            None => return Reassign::NoSpare,
+        }
+        self.stats.moves.running.store(true, Relaxed);
+        Reassign::Ok
+    }
+
+    /// A page that lies in the pool is a class's for the asking.
+    fn from_pool(&self, to: Option<ClassId>) -> Reassign {
+        let shard = self.shards.iter().find(|s| s.slabs.free_pages() >= 2);
+        match (shard, to) {
+            (Some(shard), Some(to)) if shard.slabs.lock(to).grow() => Reassign::Ok,
+            _ => Reassign::NoSpare,
+        }
+    }
+
+    /// The class with the most pages.
+    fn largest_but(&self, but: Option<ClassId>) -> Option<ClassId> {
+        let slabs = &self.shards[0].slabs;
+        let classes = slabs.geometry().classes().filter(|class| Some(*class) != but);
+        classes.max_by_key(|class| slabs.lock(*class).pages().len())
+    }
+
+    /// A bounded step of the move that is on, or the choice of the next.
+    pub(super) fn move_step(&self, l: &Local) -> Pace {
+        let mut mover = self.mover.lock();
+        if mover.now.is_none() {
+            mover.now = self.next_move(&mut mover.policies);
+        }
+        let Some(mut now) = mover.now.take() else { return Pace::Rest };
+        let pace = if now.is_urgent() { Pace::Urgent } else { Pace::Spare };
+        let shard = &self.shards[now.shard];
+        let going = shard.step(l, &mut now, self.horizon(), &self.stats.moves);
+        if !matches!(going, Step::Over { .. }) {
+            mover.now = Some(now);
+            return if matches!(going, Step::Going) { pace } else { Pace::Rest };
+        }
+        mover.remember(&now, matches!(going, Step::Over { moved: true }), self.clock.now());
+        self.stats.moves.running.store(false, Relaxed);
+        pace
+    }
+
+    /// Asks the limit, then the policy, whether a page should move.
+    fn next_move(&self, policies: &mut Vec<Automove>) -> Option<Move> {
+        policies.resize_with(self.shards.len(), Automove::default);
+        let evicted: Vec<u64> = self.stats.raw_evictions();
+        self.shards.iter().zip(policies).enumerate().find_map(|(n, (shard, policy))| {
+            policy.observe(&shard.samples(&evicted), self.clock.now());
+            let class = |n: usize| ClassId(n as u16 + 1);
+            for (class, share) in policy.shares() {
+                shard.slabs.lock(ClassId(class as u16 + 1)).probation = share;
+            }
+            let poorest = policy.poorest(None);
+            shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
+            let Decision { from, to, why } = self.decide(shard, policy)?;
+            let page = shard.page_to_move(class(from), false)?;
+            self.stats.moves.running.store(true, Relaxed);
+            Some(Move::of(n, page, class(from), to.map(class), Some(why)))
+        })
+    }
+
+    fn decide(&self, shard: &Shard, policy: &mut Automove) -> Option<Decision> {
+        if shard.slabs.over_limit() > 0 {
+            let from = policy.fullest()?;
+            return Some(Decision { from, to: None, why: Why::OverLimit });
+        }
+        let mode = self.knobs.automove.load(Relaxed);
+        if mode == 0 || !self.settings.slab_reassign {
+            return None;
+        }
+        let terms = Terms {
+            ratio: self.knobs.automove_ratio.get(),
+            window: self.knobs.automove_window.load(Relaxed),
+            eager: mode == 2,
+        };
+        let full = shard.slabs.available_pages() == 0;
+        policy.decide(self.stats.requests(), full, self.clock.now(), terms)
+    }
+
+    /// The last moves, oldest first.
+    pub fn moves(&self) -> Vec<Moved> {
+        self.mover.lock().history.iter().copied().collect()
+    }
+}
+
+impl Mover {
+    fn remember(&mut self, made: &Move, done: bool, at: Seconds) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Moved {
+            at,
+            from: u32::from(made.way.class.0),
+            to: made.to.map_or(0, |class| u32::from(class.0)),
+            why: made.why,
+            rescues: made.rescues,
+            done,
+        });
+    }
+}
+
+impl Move {
+    fn of(
+        shard: usize,
+        page: PageNo,
+        from: ClassId,
+        to: Option<ClassId>,
+        why: Option<Why>,
+    ) -> Move {
+        Move {
+            shard,
+            way: Evacuation::of(page, from),
+            to,
+            why,
+            next: 0,
+            busy: 0,
+            status: BusyStatus::None,
+            rounds: 0,
+            rescues: 0,
+        }
+    }
+
+    /// Counts what became of a chunk.
+    fn note(&mut self, became: Evacuated, stats: &MoveStats) {
+        let status = match became {
+            Evacuated::Free => return,
+            Evacuated::Rescued => {
+                self.rescues += 1;
+                stats.rescues.fetch_add(1, Relaxed);
+                return;
+            }
+            Evacuated::ChunkRescued => {
+                self.rescues += 1;
+                stats.chunk_rescues.fetch_add(1, Relaxed);
+                return;
+            }
+            Evacuated::Locked => BusyStatus::Locked,
+            Evacuated::Uploading => BusyStatus::BusyUploading,
+            Evacuated::Floating => BusyStatus::BusyFloating,
+            Evacuated::NoMemory => BusyStatus::Busy,
+        };
+        self.busy += 1;
+        self.status = status;
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.rounds >= if self.why.is_none() { ROUNDS_BY_HAND_MAX } else { ROUNDS_MAX }
+    }
+
+    /// True where somebody waits for it.
+    fn is_urgent(&self) -> bool {
+        matches!(self.why, None | Some(Why::OverLimit))
+    }
+}
+
+impl Shard {
+    /// Every class as the policy wants to see it; `evicted` by class id, over all shards.
+    fn samples(&self, evicted: &[u64]) -> Vec<Sample> {
+        let geometry = self.slabs.geometry();
+        let sample = |class: ClassId| {
+            let guard = self.slabs.lock(class);
+            let (pages, free_chunks) = (guard.pages().len() as u64, guard.free_chunks());
+            let (chunks, probation) = (guard.total_chunks(), guard.probation);
+            drop(guard);
+            self.ghost.note_chunks(class, chunks);
+            let probation = if probation == 0 { self.rule().probation } else { probation };
+            let gains = [Part::Probation, Part::Main].map(|part| self.ghost.gains(class, part));
+            let chunks_per_page = u64::from(geometry.chunks_per_page(class));
+            let evicted = evicted[class.index()];
+            Sample { pages, free_chunks, chunks_per_page, gains, probation, evicted }
+        };
+        geometry.classes().map(sample).collect()
+    }
+
+    /// The page of a class that is least work to empty, or with `first` the one that it has had
+    /// longest, as memcached would; already draining.
+    fn page_to_move(&self, class: ClassId, first: bool) -> Option<PageNo> {
+        let mut guard = self.slabs.lock(class);
+        let page = match first {
+            true => guard.pages().first().copied(),
+            false => emptiest_first(&guard).first().copied(),
+        };
+        page.filter(|page| guard.start_drain(*page))
+    }
+
+    /// Looks at some more chunks of the page.
+    fn step(&self, l: &Local, m: &mut Move, horizon: Horizon, stats: &MoveStats) -> Step {
+        let (page, class) = (m.way.page, m.way.class);
+        let per_page = self.slabs.geometry().chunks_per_page(class);
+        let until = per_page.min(m.next + CHUNKS_PER_STEP);
+        while m.next < until {
+            let chunk = self.slabs.chunk_at(page, class, m.next);
+            let mut became = self.evacuate(l, &mut m.way, chunk, horizon);
+            if became == Evacuated::NoMemory {
+                stats.busy_nomem.fetch_add(1, Relaxed);
+                if self.prepare(l, &mut m.way, horizon) {
+                    became = self.evacuate(l, &mut m.way, chunk, horizon);
+                }
+            }
+            if became == Evacuated::Floating && m.is_overdue() && m.why.is_none() {
+                stats
+                    .busy_deletes
+                    .fetch_add(u64::from(self.drop_pinned(l, chunk, horizon)), Relaxed);
+            }
+            m.note(became, stats);
+            m.next += 1;
+        }
+        if m.next < per_page { Step::Going } else { self.end_round(m, stats) }
+    }
+
+    /// The page was gone through: it is empty, or has to be gone through again.
+    fn end_round(&self, m: &mut Move, stats: &MoveStats) -> Step {
+        if m.busy > 0 {
+            stats.busy_items.fetch_add(u64::from(m.busy), Relaxed);
+            stats.note_busy(m.status);
+            (m.busy, m.next) = (0, 0);
+            m.rounds += 1;
+            if !(m.is_overdue() && m.why.is_some()) {
+                return Step::Resting;
+            }
+        }
+        self.end_evacuation(&mut m.way);
+        let moved = self.slabs.lock(m.way.class).finish_drain(m.way.page);
+        if moved {
+            stats.slabs_moved.fetch_add(1, Relaxed);
+            if let Some(to) = m.to {
+                self.slabs.lock(to).grow();
+            }
+        }
+        Step::Over { moved }
+    }
+}
