@@ -72,6 +72,17 @@ impl Pool {
         self.state.lock().charged -= bytes;
     }
 
+    /// Another limit; what is in use beyond it stays so until it is given back.
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        self.state.lock().limit = bytes;
+    }
+
+    /// Bytes in use beyond the limit.
+    pub(crate) fn over_limit(&self) -> u64 {
+        let s = self.state.lock();
+        (u64::from(s.in_use) * self.page_size + s.charged).saturating_sub(s.limit)
+    }
+
     /// Pages that could still be taken.
     pub(crate) fn available(&self) -> u64 {
         let s = self.state.lock();

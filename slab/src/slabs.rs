@@ -161,6 +161,17 @@ impl<P> Slabs<P> {
         self.pool.discharge(bytes);
     }
 
+    /// Changes the limit in [`Options::limit`]; nothing is taken from anybody.
+    pub fn set_limit(&self, bytes: u64) {
+        self.pool.set_limit(bytes);
+    }
+
+    /// Bytes of pages and charges beyond the limit: after it was lowered, or where classes took
+    /// their first page beyond it.
+    pub fn over_limit(&self) -> u64 {
+        self.pool.over_limit()
+    }
+
     /// Pages that could still be taken.
     pub fn available_pages(&self) -> u64 {
         self.pool.available()

@@ -15,6 +15,7 @@
 //! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
 mod change;
+mod crawl;
 #[cfg(feature = "debug-commands")]
 mod debug;
 mod draft;
@@ -23,6 +24,8 @@ mod flush;
 mod held;
 mod index;
 mod knobs;
+mod limit;
+mod mover;
 mod pins;
 mod read;
 mod report;
@@ -33,10 +36,12 @@ mod upkeep;
 mod validate;
 mod write;
 
+pub use crawl::{Classes, Dump, Listed};
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
 pub use draft::Reservation;
 pub use knobs::{Knobs, Real};
+pub use mover::Reassign;
 pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
@@ -49,6 +54,7 @@ pub use upkeep::Pace;
 use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};
 use crate::stats::{Prefixes, Stats};
+use crawl::Crawler;
 use evict::OVERHEAD_64THS;
 use flush::{Flush, Horizon};
 use index::Index;
@@ -97,6 +103,9 @@ pub struct Store {
     /// -C, which every write asks for.
     use_cas: bool,
     knobs: Knobs,
+    /// -m as it is now, bytes.
+    limit: AtomicU64,
+    crawler: Crawler,
     /// Every thread's count of items per size.
     sizes: Mutex<Vec<Arc<Sizes>>>,
     #[cfg(feature = "debug-commands")]
@@ -124,6 +133,8 @@ impl Store {
             cas: AtomicU64::new(0),
             use_cas: settings.use_cas,
             knobs: Knobs::new(&settings),
+            limit: AtomicU64::new(settings.maxbytes),
+            crawler: Crawler::default(),
             sizes: Mutex::new(Vec::new()),
             #[cfg(feature = "debug-commands")]
             debug_pins: Default::default(),
@@ -237,10 +248,27 @@ fn geometry(s: &Settings) -> Result<Geometry, String> {
     made.map_err(|e| format!("slab classes: {e:?}"))
 }
 
+/// A shard with address space to grow beyond `limit`, where the system lets it have that.
 fn make_shard(
     s: &Settings,
     geometry: &Geometry,
     limit: u64,
+    secrets: RapidSecrets,
+) -> Result<Shard, String> {
+    let reach = limit::reach_of(limit);
+    reserve_shard(s, geometry, (limit, reach), secrets).or_else(|e| {
+        if reach == limit {
+            return Err(e);
+        }
+        warn!("cache_memlimit cannot raise -m: {e}");
+        reserve_shard(s, geometry, (limit, limit), secrets)
+    })
+}
+
+fn reserve_shard(
+    s: &Settings,
+    geometry: &Geometry,
+    (limit, reach): (u64, u64),
     secrets: RapidSecrets,
 ) -> Result<Shard, String> {
     let as_memcached = s.layout == Layout::Memcached;
@@ -249,12 +277,12 @@ fn make_shard(
     let beyond = if as_memcached { classes } else { 0 };
     let options = Options {
         limit,
-        ceiling: (limit / page + beyond) as u32,
+        ceiling: (reach / page + beyond) as u32,
         chunk_overhead_64ths: if as_memcached { 0 } else { OVERHEAD_64THS },
         first_page_beyond_limit: as_memcached,
         huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
     };
-    let failed = |e: std::io::Error| format!("failed to reserve {limit} bytes: {e}");
+    let failed = |e: std::io::Error| format!("failed to reserve {reach} bytes: {e}");
     let slabs = Slabs::new(geometry.clone(), options)
         .or_else(|e| {
             if !options.huge_pages {
@@ -274,7 +302,7 @@ fn make_shard(
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
     let affordable = if as_memcached { u64::MAX } else { limit / 32 / index::bytes_of(1) };
     let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
-    let index = Index::new(lines, upkeep::lines_ceiling(limit)).map_err(failed)?;
+    let index = Index::new(lines, upkeep::lines_ceiling(reach)).map_err(failed)?;
     if !as_memcached && !slabs.charge(index::bytes_of(index.len())) {
         return Err(format!("-m of {limit} bytes is too small for an index"));
     }
@@ -287,5 +315,5 @@ fn make_shard(
     };
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
     let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
-    Ok(Shard { slabs, index, pins, secrets, rules, items, last_victims })
+    Ok(Shard { slabs, index, pins, secrets, rules, items, last_victims, reach })
 }

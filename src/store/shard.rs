@@ -38,6 +38,8 @@ pub(super) struct Shard {
     pub items: AtomicU64,
     /// Idle seconds of each class's last victim, plus 1; 0 before the first.
     pub last_victims: Box<[AtomicU32]>,
+    /// Bytes that its share of -m can become at run time.
+    pub reach: u64,
 }
 
 /// Settings that the engine works by.

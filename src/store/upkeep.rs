@@ -39,7 +39,7 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 1] = [Store::grow_step];
+const JOBS: [Job; 2] = [Store::grow_step, Store::crawl_step];
 
 impl Store {
     /// A bounded amount of background work.
