@@ -616,6 +616,8 @@ mod tests {
         assert_eq!(warned("-o watcher_logbuf_size is shown"), 1);
         assert_eq!(warned("takes no value"), 1);
         assert_eq!(s.notes.len(), 1, "{:?}", s.notes);
+        let s = settings("slab_automove_freeratio=0.1,lru_crawler,temporary_ttl=9").expect("good");
+        assert!(s.warnings.is_empty() && s.notes.len() == 1, "{:?} {:?}", s.warnings, s.notes);
         let s = settings("no_slab_reassign,no_slab_automove,no_lru_crawler,modern").expect("good");
         assert!(s.warnings.is_empty(), "{:?}", s.warnings);
         let s = settings("no_chunked_items").expect("good");

@@ -328,3 +328,213 @@ fn wanted_of(shard: &Shard, line: &LineGuard<'_>, classes: &Classes, chunks: &mu
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Exptime};
+    use crate::config::Settings;
+    use crate::store::{Key, Set};
+    use std::collections::HashMap;
+
+    fn store() -> (Arc<Store>, Local) {
+        let clock = Arc::new(Clock::manual(1_700_000_000));
+        let settings = Settings { lru_crawler_sleep: 0, ..Settings::default() };
+        let store = Store::new(Arc::new(settings), clock).expect("a store");
+        let local = store.local();
+        (store, local)
+    }
+
+    fn put(store: &Arc<Store>, l: &Local, name: &str, exptime: i32, value: &[u8]) {
+        let key = Key::new(name.as_bytes()).expect("a key");
+        let exptime = Exptime(exptime);
+        let set = Set { exptime, ..Set::of(key, value.len() as u32) };
+        store.set(l, &set, store.hash(key), value).expect("room");
+    }
+
+    fn fill(
+        store: &Arc<Store>,
+        l: &Local,
+        what: &str,
+        numbers: std::ops::Range<u32>,
+        exptime: i32,
+    ) {
+        for n in numbers {
+            put(store, l, &format!("{what}{n}"), exptime, b"v");
+        }
+    }
+
+    /// How often each key is shown by what is left of a dump.
+    fn rest_of(dump: &mut Dump, l: &Local, shown: &mut HashMap<String, u32>) {
+        while dump.step(l, |item| note(shown, item)) {}
+    }
+
+    fn note(shown: &mut HashMap<String, u32>, item: &Listed<'_>) {
+        let key = String::from_utf8_lossy(item.key).into_owned();
+        *shown.entry(key).or_default() += 1;
+    }
+
+    fn crawl_all(store: &Arc<Store>, l: &Local) {
+        assert!(store.crawl(Classes::ALL));
+        while store.crawl_step(l) != Duration::MAX {}
+    }
+
+    fn sums(store: &Arc<Store>) -> (u64, u64) {
+        let classes = store.stats.class_sums();
+        let reclaimed = classes.iter().map(|class| class.crawler_reclaimed).sum();
+        (reclaimed, classes.iter().map(|class| class.crawler_items_checked).sum())
+    }
+
+    fn items(store: &Arc<Store>) -> u64 {
+        store.stats.levels().iter().map(|(items, _)| items).sum()
+    }
+
+    #[test]
+    fn a_dump_shows_what_lives_throughout_once_while_the_index_grows() {
+        let (store, l) = store();
+        fill(&store, &l, "old", 0..40_000, 0);
+        let lines = store.shards[0].index.len();
+        let (mut dump, mut shown) = (store.dump(Classes::ALL), HashMap::new());
+        for _ in 0..lines / 3 {
+            assert!(dump.step(&l, |item| note(&mut shown, item)));
+        }
+        // It grows while the dump goes on, step by step, and past the dump.
+        fill(&store, &l, "new", 0..300_000, 0);
+        let mut grew = false;
+        while dump.step(&l, |item| note(&mut shown, item)) {
+            store.tick(&l);
+            grew |= store.shards[0].index.is_growing();
+        }
+        assert!(grew && store.shards[0].index.len() > lines);
+        for n in 0..40_000 {
+            assert_eq!(shown.get(&format!("old{n}")), Some(&1), "old{n}");
+        }
+        assert!(shown.values().all(|times| *times == 1), "something was shown twice");
+    }
+
+    #[test]
+    fn a_dump_keeps_to_its_classes_and_to_the_living() {
+        let (store, l) = store();
+        put(&store, &l, "small", 0, b"v");
+        put(&store, &l, "large", 0, &[b'v'; 2000]);
+        put(&store, &l, "short", 5, b"v");
+        let class = |name: &str| {
+            let key = Key::new(name.as_bytes()).expect("a key");
+            store.inspect(key, store.hash(key)).expect("it is there").class
+        };
+        let classes = store.classes(&[class("large")]).expect("classes");
+        store.clock().advance(5);
+        for (classes, expected) in
+            [(classes, vec!["large"]), (Classes::ALL, vec!["large", "small"])]
+        {
+            let mut shown = HashMap::new();
+            rest_of(&mut store.dump(classes), &l, &mut shown);
+            let mut names: Vec<_> = shown.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, expected);
+        }
+        store.flush_all(&l, None);
+        let mut shown = HashMap::new();
+        rest_of(&mut store.dump(Classes::ALL), &l, &mut shown);
+        assert!(shown.is_empty());
+    }
+
+    #[test]
+    fn an_item_is_listed_as_it_is() {
+        let (store, l) = store();
+        let key = Key::new(b"some key").expect("a key");
+        let set = Set {
+            exptime: Exptime(100),
+            client_flags: 7,
+            binary_key: true,
+            new_cas: Some(9),
+            ..Set::of(key, 1)
+        };
+        store.set(&l, &set, store.hash(key), b"v").expect("room");
+        store.clock().advance(3);
+        let mut seen = None;
+        let mut dump = store.dump(Classes::ALL);
+        while dump.step(&l, |item| {
+            seen = Some((item.key.to_vec(), item.expires, item.last_access, item.cas));
+            assert_eq!((item.client_flags, item.fetched, item.binary_key), (7, false, true));
+            assert!(item.size >= 17 && item.class > 0);
+        }) {}
+        let expected = (b"some key".to_vec(), Some(1_700_000_100), 1_700_000_000, 9);
+        assert_eq!(seen, Some(expected));
+    }
+
+    #[test]
+    fn class_ids_are_memcacheds_and_the_ladders() {
+        let (store, _) = store();
+        let largest = u32::from(store.shards[0].slabs.geometry().largest().0);
+        for good in [&[1][..], &[63], &[largest], &[]] {
+            assert!(store.classes(good).is_some(), "{good:?}");
+        }
+        for bad in [&[0][..], &[largest.max(63) + 1], &[1, u32::MAX]] {
+            assert_eq!(store.classes(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_crawl_frees_the_dead_and_counts() {
+        let (store, l) = store();
+        fill(&store, &l, "ever", 0..5000, 0);
+        fill(&store, &l, "soon", 0..5000, 5);
+        crawl_all(&store, &l);
+        assert_eq!(sums(&store), (0, 10_000));
+        store.clock().advance(5);
+        crawl_all(&store, &l);
+        assert_eq!((sums(&store), items(&store)), ((5000, 20_000), 5000));
+        assert_eq!(store.stats.class_sums().iter().map(|c| c.expired_unfetched).sum::<u64>(), 5000);
+        store.flush_all(&l, None);
+        crawl_all(&store, &l);
+        assert_eq!((sums(&store), items(&store)), ((10_000, 25_000), 0));
+        assert_eq!(store.validate(), Ok(()));
+    }
+
+    #[test]
+    fn one_crawl_at_a_time_and_dumps_beside_it() {
+        let (store, l) = store();
+        fill(&store, &l, "a", 0..100, 0);
+        assert_eq!(store.crawler_figures(), (false, 0));
+        assert!(store.crawl(Classes::ALL) && !store.crawl(Classes::ALL));
+        let dumps = [store.dump(Classes::ALL), store.dump(Classes::ALL)];
+        while store.crawl_step(&l) != Duration::MAX {}
+        assert_eq!(store.crawler_figures(), (true, 3), "dumps are under way");
+        drop(dumps);
+        assert_eq!(store.crawler_figures(), (false, 3));
+        crawl_all(&store, &l);
+    }
+
+    #[test]
+    fn crawls_of_a_few_items_take_turns_over_all() {
+        let (store, l) = store();
+        fill(&store, &l, "soon", 0..10_000, 5);
+        store.clock().advance(5);
+        store.knobs.crawler_tocrawl.store(1000, Relaxed);
+        for round in 1..=10 {
+            crawl_all(&store, &l);
+            assert_eq!(sums(&store), (round * 1000, round * 1000));
+        }
+        assert_eq!(items(&store), 0);
+    }
+
+    #[test]
+    fn a_crawl_sleeps_after_a_thousand_items() {
+        let (store, l) = store();
+        fill(&store, &l, "a", 0..3000, 0);
+        store.knobs.crawler_sleep.store(1_000_000, Relaxed);
+        assert!(store.crawl(Classes::ALL));
+        let mut rest = Duration::ZERO;
+        while rest.is_zero() {
+            rest = store.crawl_step(&l);
+        }
+        assert_eq!(rest, Duration::from_secs(1));
+        let (_, checked) = sums(&store);
+        assert!((1000..1100).contains(&checked), "{checked}");
+        let rest = store.crawl_step(&l);
+        assert!(!rest.is_zero() && rest <= Duration::from_secs(1), "it sleeps on: {rest:?}");
+        assert_eq!(sums(&store), (0, checked));
+        assert!(store.tick(&l) < Duration::from_secs(1), "other work goes on meanwhile");
+    }
+}

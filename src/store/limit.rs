@@ -30,3 +30,64 @@ impl Store {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Layout, Settings};
+    use crate::store::{Key, Set};
+    use std::sync::Arc;
+
+    fn store(layout: Layout) -> Arc<Store> {
+        let settings = Settings { layout, maxbytes: 8 << 20, ..Settings::default() };
+        Store::new(Arc::new(settings), Arc::new(Clock::manual(1))).expect("a store")
+    }
+
+    /// Stores more than fits; the bytes of pages then in use.
+    fn overfill(store: &Arc<Store>, mib: u32) -> u64 {
+        let (l, value) = (store.local(), vec![b'v'; 4000]);
+        for n in 0..mib * 300 {
+            let text = format!("key{n}");
+            let key = Key::new(text.as_bytes()).expect("a key");
+            store.set(&l, &Set::of(key, 4000), store.hash(key), &value).expect("room");
+        }
+        store.info().total_malloced
+    }
+
+    #[test]
+    fn the_limit_moves_up_to_what_was_reserved() {
+        for layout in [Layout::Compact, Layout::Memcached] {
+            let store = store(layout);
+            let full = overfill(&store, 8);
+            assert!((7 << 20..=8 << 20).contains(&full), "{full}");
+            assert!(store.set_limit(24 << 20));
+            assert_eq!(store.info().limit_maxbytes, 24 << 20);
+            let more = overfill(&store, 24);
+            assert!((22 << 20..=24 << 20).contains(&more), "{more}");
+            assert!(!store.set_limit((128 << 20) + 1), "16 times -m and no more");
+            assert_eq!(store.info().limit_maxbytes, 24 << 20);
+            assert!(store.set_limit(128 << 20));
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_a_lowered_limit_is_told() {
+        let store = store(Layout::Compact);
+        overfill(&store, 8);
+        let slabs = &store.shards[0].slabs;
+        assert_eq!(slabs.over_limit(), 0);
+        assert!(store.set_limit(4 << 20));
+        assert!((3 << 20..=4 << 20).contains(&slabs.over_limit()), "{}", slabs.over_limit());
+        assert_eq!(slabs.available_pages(), 0);
+        assert!(store.set_limit(8 << 20));
+        assert_eq!((slabs.over_limit(), store.validate()), (0, Ok(())));
+    }
+
+    #[test]
+    fn a_large_m_reaches_as_far_as_an_arena() {
+        assert_eq!(reach_of(64 << 20), 1 << 30);
+        assert_eq!(reach_of(1 << 30), ARENA_MAX);
+        assert_eq!(reach_of(ARENA_MAX), ARENA_MAX);
+    }
+}
