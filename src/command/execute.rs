@@ -20,8 +20,8 @@ pub enum Next {
 }
 
 /// Runs any command but `Set`, whose value the connection has to bring (see [`store_value`] and
-/// [`commit_value`]), and `Dump` ([`super::start_dump`]). `hash` is the key's, worked out ahead so that a batch can prefetch; `None` for
-/// keyless commands.
+/// [`commit_value`]), and `Dump` ([`super::start_dump`]). `hash` is the key's, worked out ahead so
+/// that a batch can prefetch; `None` for keyless commands.
 ///
 /// # Panics
 /// On `Command::Set` and `Command::Dump`.
