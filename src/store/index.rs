@@ -363,13 +363,6 @@ impl Index {
             relax(&mut spins);
         }
     }
-
-    /// Calls `visit` for every reference of the line, locked, that `line` counts; for dumps and
-    /// `validate`.
-    pub fn visit_line(&self, line: u32, mut visit: impl FnMut(ChunkRef)) {
-        let guard = self.lock_line(line, 0);
-        guard.for_each(|_, _, chunk| visit(chunk));
-    }
 }
 
 /// The tags and references of a line or a node.

@@ -1,6 +1,7 @@
 //! Going through the index by hash: what a walk needs that must not be led astray by growth.
 
 use super::{Geometry, Index, LineGuard};
+use slab::ChunkRef;
 use std::ops::Range;
 
 impl Geometry {
@@ -20,6 +21,13 @@ impl Index {
     pub fn lock_span(&self, upper: u32) -> (LineGuard<'_>, Range<u64>) {
         let guard = self.lock(u64::from(upper) << 32);
         (guard, self.geometry().span(upper))
+    }
+
+    /// Calls `visit` for every reference of the line, locked, that `line` counts; for
+    /// `validate`.
+    pub fn visit_line(&self, line: u32, mut visit: impl FnMut(ChunkRef)) {
+        let guard = self.lock_line(line, 0);
+        guard.for_each(|_, _, chunk| visit(chunk));
     }
 }
 
