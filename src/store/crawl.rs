@@ -10,6 +10,7 @@ use super::flush::Horizon;
 use super::index::LineGuard;
 use super::shard::Shard;
 use super::types::Local;
+use super::upkeep::Pace;
 use crate::item::Shape;
 use parking_lot::Mutex;
 use slab::{ChunkRef, ClassId};
@@ -23,8 +24,10 @@ use std::time::{Duration, Instant};
 const CLASS_IDS: usize = 64;
 /// Items that a crawl checks before it sleeps.
 const ITEMS_PER_SLEEP: u32 = 1000;
+/// Longest rest of a crawl that is waited for.
+const NAP_MAX: Duration = Duration::from_millis(1);
 /// Lines that a crawl looks at in one step: some tens of microseconds of work.
-const LINES_PER_STEP: u32 = 256;
+const LINES_PER_STEP: u32 = 32;
 
 /// Slab classes to walk: all, or those that are true by their id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,34 +176,37 @@ impl Store {
         (running, crawler.starts.load(Relaxed))
     }
 
-    /// A bounded step of the crawl; how long until the next is due, [`Duration::MAX`] where there
-    /// is no crawl.
-    pub(super) fn crawl_step(&self, l: &Local) -> Duration {
+    /// A bounded step of the crawl.
+    pub(super) fn crawl_step(&self, l: &Local) -> Pace {
         if !self.crawler.running.load(Acquire) {
-            return Duration::MAX;
+            return Pace::Rest;
         }
         let job = &mut *self.crawler.job.lock();
         if let Some(until) = job.sleeps_until {
-            let left = until.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                return left;
+            match until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => job.sleeps_until = None,
+                left if left > NAP_MAX => return Pace::Rest,
+                _ => {
+                    // Too short to be slept through by everybody's background work.
+                    std::thread::yield_now();
+                    return Pace::Spare;
+                }
             }
-            job.sleeps_until = None;
         }
         for _ in 0..LINES_PER_STEP {
             if job.is_done(self.shards.len()) {
                 self.crawler.running.store(false, Release);
-                return Duration::MAX;
+                return Pace::Rest;
             }
             self.crawl_line(l, job);
             if job.unslept >= ITEMS_PER_SLEEP {
                 let sleep = Duration::from_micros(self.knobs.crawler_sleep.load(Relaxed).into());
                 job.unslept = 0;
                 job.sleeps_until = Some(Instant::now() + sleep);
-                return sleep;
+                break;
             }
         }
-        Duration::ZERO
+        Pace::Spare
     }
 
     /// Checks the items of one line, and frees the dead ones.
@@ -376,7 +382,7 @@ mod tests {
 
     fn crawl_all(store: &Arc<Store>, l: &Local) {
         assert!(store.crawl(Classes::ALL));
-        while store.crawl_step(l) != Duration::MAX {}
+        while store.crawl_step(l) != Pace::Rest {}
     }
 
     fn sums(store: &Arc<Store>) -> (u64, u64) {
@@ -499,7 +505,7 @@ mod tests {
         assert_eq!(store.crawler_figures(), (false, 0));
         assert!(store.crawl(Classes::ALL) && !store.crawl(Classes::ALL));
         let dumps = [store.dump(Classes::ALL), store.dump(Classes::ALL)];
-        while store.crawl_step(&l) != Duration::MAX {}
+        while store.crawl_step(&l) != Pace::Rest {}
         assert_eq!(store.crawler_figures(), (true, 3), "dumps are under way");
         drop(dumps);
         assert_eq!(store.crawler_figures(), (false, 3));
@@ -525,16 +531,15 @@ mod tests {
         fill(&store, &l, "a", 0..3000, 0);
         store.knobs.crawler_sleep.store(1_000_000, Relaxed);
         assert!(store.crawl(Classes::ALL));
-        let mut rest = Duration::ZERO;
-        while rest.is_zero() {
-            rest = store.crawl_step(&l);
-        }
-        assert_eq!(rest, Duration::from_secs(1));
+        while store.crawl_step(&l) == Pace::Spare {}
         let (_, checked) = sums(&store);
         assert!((1000..1100).contains(&checked), "{checked}");
-        let rest = store.crawl_step(&l);
-        assert!(!rest.is_zero() && rest <= Duration::from_secs(1), "it sleeps on: {rest:?}");
-        assert_eq!(sums(&store), (0, checked));
-        assert!(store.tick(&l) < Duration::from_secs(1), "other work goes on meanwhile");
+        assert_eq!((store.crawl_step(&l), sums(&store)), (Pace::Rest, (0, checked)));
+        assert!(!store.crawl(Classes::ALL), "it is still under way");
+        // A short rest is soon over.
+        store.knobs.crawler_sleep.store(200, Relaxed);
+        store.crawler.job.lock().sleeps_until = Some(Instant::now() + Duration::from_micros(500));
+        while store.crawl_step(&l) != Pace::Rest {}
+        assert_eq!(sums(&store), (0, 3000));
     }
 }
