@@ -21,12 +21,20 @@ struct State {
     limit: u64,
     /// Bytes used outside the arena but counted against the limit.
     charged: u64,
+    /// Pages that were granted beyond the limit and still are.
+    beyond: u32,
     /// Chunks of the pages in use, and the bytes kept for each beside the arena, times 64.
     chunks: u64,
     overhead_64ths: u64,
 }
 
 impl State {
+    /// What was granted beyond the limit and is within it by now is like any other page.
+    fn forget_beyond(&mut self, page_cost: u64) {
+        let over = self.used(page_cost).saturating_sub(self.limit).div_ceil(page_cost);
+        self.beyond = self.beyond.min(over as u32);
+    }
+
     fn used(&self, page_size: u64) -> u64 {
         let chunks = (self.chunks * self.overhead_64ths).div_ceil(64);
         u64::from(self.in_use) * page_size + self.charged + chunks
@@ -44,6 +52,7 @@ impl Pool {
             in_use: 0,
             limit,
             charged: 0,
+            beyond: 0,
             chunks: 0,
             overhead_64ths: u64::from(overhead_64ths),
         };
@@ -55,7 +64,8 @@ impl Pool {
     pub(crate) fn take(&self, chunks: u32, beyond: bool) -> Option<PageNo> {
         let mut s = self.state.lock();
         let more = self.page_cost + (u64::from(chunks) * s.overhead_64ths).div_ceil(64);
-        if !beyond && s.used(self.page_cost) + more > s.limit {
+        let fits = s.used(self.page_cost) + more <= s.limit;
+        if !fits && !beyond {
             return None;
         }
         let page = match s.free.pop() {
@@ -67,6 +77,7 @@ impl Pool {
             None => return None,
         };
         s.in_use += 1;
+        s.beyond += u32::from(!fits);
         s.chunks += u64::from(chunks);
         Some(page)
     }
@@ -76,6 +87,7 @@ impl Pool {
         let mut s = self.state.lock();
         s.in_use -= 1;
         s.chunks -= u64::from(chunks);
+        s.forget_beyond(self.page_cost);
         s.free.push(page);
     }
 
@@ -98,10 +110,17 @@ impl Pool {
         self.state.lock().overhead_64ths = u64::from(overhead_64ths);
     }
 
-    /// Bytes used beyond the limit.
+    /// Another limit; what is in use beyond it stays so until it is given back.
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        let mut s = self.state.lock();
+        s.limit = bytes;
+        s.forget_beyond(self.page_cost);
+    }
+
+    /// Bytes in use beyond the limit, but for pages that were asked for beyond it.
     pub(crate) fn over_limit(&self) -> u64 {
         let s = self.state.lock();
-        s.used(self.page_cost).saturating_sub(s.limit)
+        s.used(self.page_cost).saturating_sub(s.limit + u64::from(s.beyond) * self.page_cost)
     }
 
     /// Pages that could still be taken.

@@ -154,6 +154,17 @@ impl<P> Slabs<P> {
         self.pool.discharge(bytes);
     }
 
+    /// Changes the limit in [`Options::limit`]; nothing is taken from anybody.
+    pub fn set_limit(&self, bytes: u64) {
+        self.pool.set_limit(bytes);
+    }
+
+    /// Bytes of pages and charges beyond the limit, because it was lowered or the overhead raised;
+    /// first pages that classes took beyond it are not counted.
+    pub fn over_limit(&self) -> u64 {
+        self.pool.over_limit()
+    }
+
     /// Pages that could still be taken.
     pub fn available_pages(&self) -> u64 {
         self.pool.available()
@@ -164,20 +175,15 @@ impl<P> Slabs<P> {
         u64::from(self.pool.figures().0)
     }
 
-    /// Pages that were given back and not taken again.
+    /// Pages that were given back, not taken again, and still within the limit.
     pub fn free_pages(&self) -> u64 {
-        self.pool.figures().1 as u64
+        (self.pool.figures().1 as u64).min(self.pool.available())
     }
 
     /// Changes what the caller keeps per chunk beside the arena, times 64; see
     /// [`Slabs::over_limit`].
     pub fn set_chunk_overhead(&self, overhead_64ths: u32) {
         self.pool.set_overhead(overhead_64ths);
-    }
-
-    /// Bytes used beyond the limit, because it was lowered or the overhead raised.
-    pub fn over_limit(&self) -> u64 {
-        self.pool.over_limit()
     }
 
     pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {

@@ -1,6 +1,6 @@
 //! Runs a command against the store and says how it went.
 
-use super::{Admin, Command, Error, MEMCACHED_VERSION, Replies, Reply, Say, Set, stats};
+use super::{Admin, Command, Error, MEMCACHED_VERSION, Replies, Reply, Say, Set, operate, stats};
 use crate::clock::Exptime;
 use crate::config::log_level;
 use crate::store::{
@@ -19,12 +19,12 @@ pub enum Next {
     Close,
 }
 
-/// Runs any command but `Set`, whose value the connection has to bring: see [`store_value`] and
-/// [`commit_value`]. `hash` is the key's, worked out ahead so that a batch can prefetch; `None` for
-/// keyless commands.
+/// Runs any command but `Set`, whose value the connection has to bring (see [`store_value`] and
+/// [`commit_value`]), and `Dump` ([`super::start_dump`]). `hash` is the key's, worked out ahead so
+/// that a batch can prefetch; `None` for keyless commands.
 ///
 /// # Panics
-/// On `Command::Set`.
+/// On `Command::Set` and `Command::Dump`.
 #[inline]
 pub fn execute(
     store: &Arc<Store>,
@@ -46,6 +46,7 @@ pub fn execute(
             found(store, key, hit, replies);
         }
         Command::Set(_) => unreachable!("a set is run with its value"),
+        Command::Dump(_) => unreachable!("a dump is run by its connection"),
         Command::Delete(delete) => {
             let key = delete.key;
             store.stats().prefixes.record_delete(key.bytes());
@@ -169,6 +170,11 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
         }
         Admin::FlushAll(at) => replies.reply(flush_all(store, local, at)),
         Admin::Stats(topic) => replies.reply(Reply::Stats(&stats(store, topic))),
+        Admin::Crawler(command) => replies.reply(operate::crawler(store, command)),
+        Admin::Lru(command) => replies.reply(operate::lru(store, command)),
+        Admin::Reassign(classes) => replies.reply(operate::reassign(store, classes)),
+        Admin::Automove(command) => replies.reply(operate::automove(store, command)),
+        Admin::MemLimit(megabytes) => replies.reply(operate::memlimit(store, megabytes)),
         #[cfg(feature = "debug-commands")]
         Admin::DebugItem { verb, key } => {
             let done = store.debug_item(verb, key);

@@ -6,9 +6,13 @@
 
 mod admin;
 mod execute;
+mod operate;
 
 pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{Next, commit_value, execute, refuse, store_value};
+pub use operate::{
+    AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, Targets, start_dump,
+};
 
 use crate::clock::Exptime;
 #[cfg(feature = "debug-commands")]
@@ -33,6 +37,8 @@ pub enum Command<'a> {
     /// Nothing to do but say so: the end of a multiget, `mn`, an error found while parsing.
     Say(Say),
     Admin(Admin<'a>),
+    /// A long answer, which the connection makes: see [`start_dump`].
+    Dump(DumpCommand<'a>),
     /// Close when everything so far has been sent.
     Quit,
 }
@@ -61,6 +67,13 @@ pub enum Admin<'a> {
     /// Seconds as sent: `None` is now.
     FlushAll(Option<Exptime>),
     Stats(StatsTopic<'a>),
+    Crawler(CrawlerCommand<'a>),
+    Lru(LruCommand),
+    /// `slabs reassign`: classes from and to, `None` where they are no numbers.
+    Reassign(Option<(i32, i32)>),
+    Automove(AutomoveCommand),
+    /// `cache_memlimit`, MiB.
+    MemLimit(u32),
     /// Moves the clock forward by so many seconds.
     #[cfg(feature = "debug-commands")]
     DebugTime(u32),
@@ -95,6 +108,8 @@ pub enum Error {
     /// `CLIENT_ERROR` and `SERVER_ERROR` with memcached's text.
     Client(&'static str),
     Server(&'static str),
+    /// A line of its own kind, in memcached's words: `BUSY ...`, `BADCLASS ...`.
+    Line(&'static str),
 }
 
 impl From<Refusal> for Error {

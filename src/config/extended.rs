@@ -107,12 +107,12 @@ pub(super) const TABLE: &[SubOption] = &[
     no_op("no_inline_ascii_resp", ONE_RESPONSE_PATH),
     no_op("modern", "its defaults are everyone's now"),
     flag("no_modern", no_modern, "memcached 1.4's defaults"),
-    flag("slab_reassign", |d| d.settings.slab_reassign = true, "").later(),
+    flag("slab_reassign", |d| d.settings.slab_reassign = true, ""),
     flag("no_slab_reassign", |d| d.settings.slab_reassign = false, "do not move slab pages"),
     SubOption {
         name: "slab_automove",
         takes: Takes::Perhaps(slab_automove),
-        effect: Effect::Later,
+        effect: Effect::Honoured,
         placeholder: "0..2",
         help: "how eagerly pages move between slab classes (default: 1)",
     },
@@ -122,23 +122,22 @@ pub(super) const TABLE: &[SubOption] = &[
         "0..1",
         slab_automove_ratio,
         "age ratio to move at (default: 0.8)",
-    )
-    .later(),
-    value("slab_automove_window", "3..1800", slab_automove_window, "seconds (default: 10)").later(),
-    value("slab_automove_freeratio", "", slab_automove_freeratio, "").later(),
+    ),
+    value("slab_automove_window", "3..1800", slab_automove_window, "seconds (default: 10)"),
+    value("slab_automove_freeratio", "", slab_automove_freeratio, "")
+        .without_effect("only external storage keeps such a reserve"),
     value("bg_cpu_pct", "1..100", bg_cpu_pct, "background work beside busy clients (default: 5)"),
     flag("lru_crawler", |d| d.settings.lru_crawler = true, ""),
     flag("no_lru_crawler", |d| d.settings.lru_crawler = false, "no crawler"),
-    value("lru_crawler_sleep", "us", lru_crawler_sleep, "0 to 1000000 (default: 100)").later(),
-    value("lru_crawler_tocrawl", "n", lru_crawler_tocrawl, "items a run (default: 0, all)").later(),
+    value("lru_crawler_sleep", "us", lru_crawler_sleep, "0 to 1000000 (default: 100)"),
+    value("lru_crawler_tocrawl", "n", lru_crawler_tocrawl, "items a run (default: 0, all)"),
     flag("lru_maintainer", |d| lru_maintainer(d, true), ""),
     flag("no_lru_maintainer", |d| lru_maintainer(d, false), "with no_lru_crawler: no reclaimer"),
-    value("hot_lru_pct", "1..79", hot_lru_pct, "share of HOT, per cent (default: 20)").later(),
-    value("warm_lru_pct", "1..79", warm_lru_pct, "share of WARM, per cent (default: 40)").later(),
-    value("hot_max_factor", "f", hot_max_factor, "HOT's idle age by COLD's (default: 0.2)").later(),
-    value("warm_max_factor", "f", warm_max_factor, "WARM's idle age by COLD's (default: 2.0)")
-        .later(),
-    value("temporary_ttl", "s", temporary_ttl, "items that die sooner go to TEMP").later(),
+    value("hot_lru_pct", "1..79", hot_lru_pct, "share of HOT, per cent (default: 20)"),
+    value("warm_lru_pct", "1..79", warm_lru_pct, "share of WARM, per cent (default: 40)"),
+    value("hot_max_factor", "f", hot_max_factor, "HOT's idle age by COLD's (default: 0.2)"),
+    value("warm_max_factor", "f", warm_max_factor, "WARM's idle age by COLD's (default: 2.0)"),
+    value("temporary_ttl", "s", temporary_ttl, "items that die sooner go to TEMP"),
     value("watcher_logbuf_size", "KB", watcher_logbuf, "buffer of a watcher (default: 256)")
         .later(),
     value("worker_logbuf_size", "KB", worker_logbuf, "buffer of a worker (default: 64)").later(),
@@ -629,6 +628,8 @@ mod tests {
         assert_eq!(warned("-o watcher_logbuf_size is shown"), 1);
         assert_eq!(warned("takes no value"), 1);
         assert_eq!(s.notes.len(), 1, "{:?}", s.notes);
+        let s = settings("slab_automove_freeratio=0.1,lru_crawler,temporary_ttl=9").expect("good");
+        assert!(s.warnings.is_empty() && s.notes.len() == 1, "{:?} {:?}", s.warnings, s.notes);
         let s = settings("no_slab_reassign,no_slab_automove,no_lru_crawler,modern").expect("good");
         assert!(s.warnings.is_empty(), "{:?}", s.warnings);
         let s = settings("no_chunked_items").expect("good");

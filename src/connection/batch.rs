@@ -145,7 +145,11 @@ impl Connection {
                 Decoded::Command { used, command, echo } => {
                     batch.used += used;
                     let end = batch.used;
+                    let last = matches!(command, Command::Dump(_));
                     entries.push(Entry { command, echo, value: None, hash: None, end });
+                    if last {
+                        break;
+                    }
                 }
                 Decoded::Refused { used, swallow, error, echo } => {
                     batch.used += used;
@@ -176,7 +180,11 @@ impl Connection {
             if matches!(entry.command, Command::Admin(_)) {
                 self.show(ConnState::ParseCmd, desk.store.stats());
             }
-            if run_one(entry, desk) == command::Next::Close {
+            if let Command::Dump(dump) = entry.command {
+                let before = i.checked_sub(1).map(|before| &entries[before]);
+                let piped = before.map_or(desk.piped, is_piped);
+                self.start_dump(dump, piped, entry.echo, desk);
+            } else if run_one(entry, desk) == command::Next::Close {
                 self.state = State::Closing;
                 return Ok(i + 1);
             }
@@ -186,6 +194,7 @@ impl Connection {
                 return Ok(i + 1);
             }
         }
+        desk.piped = entries.last().map_or(desk.piped, is_piped);
         Ok(entries.len())
     }
 
@@ -198,6 +207,7 @@ impl Connection {
             Tail::Incomplete => return Stop::Incomplete,
             Tail::Value { line, set, echo } => self.expect_value(line, &set, echo, desk),
             Tail::Refused { swallow, error, echo } => {
+                desk.piped = true;
                 let mut replies = Encoder::new(&mut desk.outbox, echo);
                 replies.reply(Reply::Say(Say::Error(error)));
                 if swallow > 0 {
@@ -216,6 +226,11 @@ impl Connection {
             debug!("<{} {}", self.file(), String::from_utf8_lossy(line));
         }
     }
+}
+
+/// True where a command's answer waits with those to come; `mn` asks for all to be sent.
+fn is_piped(entry: &Entry<'_>) -> bool {
+    !matches!(entry.command, Command::Say(Say::MetaNoop))
 }
 
 fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
@@ -257,7 +272,7 @@ fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
         Command::Arith(arith) => Some(arith.key),
         Command::Touch(touch) => Some(touch.key),
         Command::Inspect(key) => Some(*key),
-        Command::Say(_) | Command::Admin(_) | Command::Quit => None,
+        Command::Say(_) | Command::Admin(_) | Command::Dump(_) | Command::Quit => None,
     }
 }
 

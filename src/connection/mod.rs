@@ -8,6 +8,7 @@
 //! answers. Everything else is lent by its worker: see [`Workspace`].
 
 mod batch;
+mod dump;
 mod value;
 
 use crate::clock::Seconds;
@@ -17,6 +18,7 @@ use crate::stats::{ConnState, Stats};
 use crate::store::{Local, Store};
 use batch::Stop;
 use bumpalo::Bump;
+use dump::Dump;
 use log::{Level, debug, log_enabled};
 use socket2::Socket;
 use std::io::{ErrorKind, Read, Result};
@@ -48,6 +50,8 @@ struct Desk {
     outbox: Outbox,
     /// Keys that came in base64, decoded; emptied after each batch.
     arena: Bump,
+    /// A command was run in this turn, and its answer not forced out (as by `mn`).
+    piped: bool,
     /// Requests of one turn while other connections wait: -R, see [`batch::requests_per_turn`].
     requests: usize,
 }
@@ -100,6 +104,8 @@ enum State {
     Value(Box<Value>),
     /// A refused value, of which so many bytes are still to be dropped.
     Swallow(u64),
+    /// A command, when the dump in hand is done.
+    Dump(Box<Dump>),
     /// Nothing: what is unsent is sent, then the connection is closed.
     Closing,
 }
@@ -114,7 +120,7 @@ impl Workspace {
         let (outbox, arena) = (Outbox::default(), Bump::new());
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
-            desk: Desk { store, local, outbox, arena, requests },
+            desk: Desk { store, local, outbox, arena, piped: false, requests },
         }
     }
 
@@ -205,7 +211,10 @@ impl Connection {
         if !self.send_unsent(&w.desk)? {
             return Ok(Next::Wait);
         }
-        if self.yielded {
+        w.desk.piped = false;
+        if matches!(self.state, State::Dump(_)) {
+            self.go_on_with_dump(&mut w.desk);
+        } else if self.yielded {
             self.resume(&mut w.desk, alone)?;
         } else if self.readable {
             self.receive(w, alone)?;
@@ -219,6 +228,7 @@ impl Connection {
         }
         Ok(match self.state {
             State::Closing => Next::Close,
+            State::Dump(_) => Next::Again,
             _ if self.yielded || self.readable => Next::Again,
             _ => Next::Wait,
         })
@@ -321,6 +331,10 @@ impl Connection {
                         self.state = State::Command;
                     }
                 }
+                State::Dump(_) => {
+                    self.yielded = true;
+                    break;
+                }
                 State::Closing => return Ok(buf.len()),
             }
         }
@@ -395,6 +409,7 @@ impl Connection {
             State::Command => ConnState::Read,
             State::Value(_) => ConnState::Nread,
             State::Swallow(_) => ConnState::Swallow,
+            State::Dump(_) => ConnState::Mwrite,
             State::Closing => ConnState::Closing,
         }
     }

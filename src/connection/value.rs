@@ -74,6 +74,7 @@ impl Connection {
                 end_len: 0,
             })),
             Err(refusal) => {
+                desk.piped = true;
                 refuse(refusal, &mut Encoder::new(&mut desk.outbox, echo));
                 State::Swallow(u64::from(set.len) + LINE_END.len() as u64)
             }
@@ -115,6 +116,7 @@ impl Connection {
         else {
             unreachable!("a line that was a storage command is one again");
         };
+        desk.piped = true;
         let mut replies = Encoder::new(&mut desk.outbox, echo);
         if end == LINE_END {
             commit_value(&desk.store, &desk.local, &set, reservation, &mut replies);

@@ -125,6 +125,14 @@ pub(super) fn u64(token: &[u8]) -> Option<u64> {
     digits(token, DIGITS_64_MAX)
 }
 
+/// A real number; infinities and what is no number are refused, as is what is longer than
+/// memcached reads.
+pub(super) fn real(token: &[u8]) -> Option<f64> {
+    const REAL_MAX: usize = 31;
+    let text = str::from_utf8(token).ok().filter(|text| text.len() <= REAL_MAX)?;
+    text.parse().ok().filter(|n: &f64| n.is_finite())
+}
+
 /// A lone `-` is 0, as memcached has it.
 #[inline]
 pub(super) fn i32(token: &[u8]) -> Option<i32> {
@@ -240,6 +248,19 @@ mod tests {
         for bad in [&b"+1"[..], b"1x", b"x", b"--1", b"1 "] {
             assert_eq!((u32(bad), u64(bad), i32(bad)), (None, None, None));
         }
+    }
+
+    #[test]
+    fn reals_are_finite() {
+        for (token, number) in [("0.1", 0.1), (".5", 0.5), ("2.", 2.0), ("-1e3", -1000.0)] {
+            assert_eq!(real(token.as_bytes()), Some(number));
+        }
+        assert_eq!(real(&[b'1'; 31]), Some(1.111_111_111_111_111e30));
+        for bad in ["", "x", "0.1x", "1 ", "nan", "inf", "-infinity", "1e400"] {
+            assert_eq!(real(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(real(&[b'1'; 32]), None);
+        assert_eq!(real(b"\xff"), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Bytes to commands and replies to bytes. Nothing here touches a socket or the store.
 
+pub mod dump;
 mod lex;
 mod meta;
 mod meta_encode;
@@ -205,6 +206,7 @@ fn error_line(out: &mut Vec<u8>, error: Error) {
         Error::Unknown => ("ERROR", ""),
         Error::Client(text) => ("CLIENT_ERROR ", text),
         Error::Server(text) => ("SERVER_ERROR ", text),
+        Error::Line(text) => ("", text),
     };
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(text.as_bytes());

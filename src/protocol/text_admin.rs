@@ -5,7 +5,10 @@ use super::text::{command, say_error};
 use super::{Decoded, lex::Tokens};
 #[cfg(feature = "debug-commands")]
 use crate::command::DebugItem;
-use crate::command::{Admin, Command, Error, Say, StatsTopic};
+use crate::command::{
+    Admin, AutomoveCommand, Command, CrawlerCommand, DumpCommand, DumpForm, Error, LruCommand, Say,
+    StatsTopic, Targets,
+};
 #[cfg(feature = "debug-commands")]
 use crate::store::Key;
 
@@ -26,7 +29,10 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
     match first {
         b"flush_all" => flush_all(&args, noreply, used),
         b"verbosity" => verbosity(&args, noreply, used),
-        b"slabs" => say_error(used, slabs_error(&args), noreply),
+        b"slabs" => said(slabs(&args), noreply, used),
+        b"lru" => said(lru(&args), noreply, used),
+        b"lru_crawler" => lru_crawler(&args, noreply, used),
+        b"cache_memlimit" => said(memlimit(&args), noreply, used),
         #[cfg(feature = "debug-commands")]
         b"debugtime" => debug_time(&args, noreply, used),
         #[cfg(feature = "debug-commands")]
@@ -58,21 +64,105 @@ fn verbosity<'a>(args: &Args<'a>, noreply: bool, used: usize) -> Decoded<'a> {
     }
 }
 
-/// How `slabs` is refused: pages are not moved by hand yet, but arguments that memcached calls
-/// malformed are called so here too.
-fn slabs_error(args: &Args<'_>) -> Error {
-    let [sub, setting, rest @ ..] = args.as_slice() else {
-        return Error::Unknown;
-    };
-    let well_formed = match (*sub, *setting) {
-        (sub, _) if !b"automove".starts_with(sub) => true,
-        (_, name) if b"ratio".starts_with(name) || b"freeratio".starts_with(name) => true,
-        (_, name) if b"window".starts_with(name) => {
-            rest.first().is_some_and(|n| lex::u32(n).is_some())
+/// What a line of words came to: a command, or an error found in it.
+fn said<'a>(admin: Result<Admin<'a>, Error>, noreply: bool, used: usize) -> Decoded<'a> {
+    match admin {
+        Ok(admin) => command(used, Command::Admin(admin), noreply),
+        Err(error) => say_error(used, error, noreply),
+    }
+}
+
+/// The subcommands of `slabs`, `lru` and `lru_crawler` may be cut short to any prefix, tried in
+/// memcached's order.
+fn is_short_for(token: &[u8], word: &str) -> bool {
+    word.as_bytes().starts_with(token)
+}
+
+fn slabs<'a>(args: &Args<'a>) -> Result<Admin<'a>, Error> {
+    match args.as_slice() {
+        [sub, src, dst] if is_short_for(sub, "reassign") => {
+            Ok(Admin::Reassign(lex::i32(src).zip(lex::i32(dst))))
         }
-        (_, level) => lex::u32(level).is_some(),
+        [sub, setting, rest @ ..] if is_short_for(sub, "automove") => {
+            automove(setting, rest.first().copied()).map(Admin::Automove)
+        }
+        _ => Err(Error::Unknown),
+    }
+}
+
+fn automove(setting: &[u8], value: Option<&[u8]>) -> Result<AutomoveCommand, Error> {
+    if is_short_for(setting, "ratio") {
+        return value.and_then(lex::real).map(AutomoveCommand::Ratio).ok_or(Error::Unknown);
+    }
+    if is_short_for(setting, "freeratio") {
+        let number = value.and_then(lex::real);
+        return number.map(|_| AutomoveCommand::FreeRatio).ok_or(Error::Unknown);
+    }
+    if is_short_for(setting, "window") {
+        return value.and_then(lex::u32).map(AutomoveCommand::Window).ok_or(BAD_FORMAT);
+    }
+    match lex::u32(setting) {
+        Some(level @ 0..=2) => Ok(AutomoveCommand::Level(level)),
+        Some(_) => Err(Error::Unknown),
+        None => Err(BAD_FORMAT),
+    }
+}
+
+fn lru<'a>(args: &Args<'a>) -> Result<Admin<'a>, Error> {
+    match args.as_slice() {
+        [sub, hot, warm, hot_factor, warm_factor, ..] if is_short_for(sub, "tune") => {
+            let percents = lex::u32(hot).zip(lex::u32(warm));
+            let factors = lex::real(hot_factor).zip(lex::real(warm_factor));
+            let both = percents.zip(factors).ok_or(Error::Unknown)?;
+            let ((hot_pct, warm_pct), (hot_factor, warm_factor)) = both;
+            Ok(Admin::Lru(LruCommand::Tune { hot_pct, warm_pct, hot_factor, warm_factor }))
+        }
+        [sub, mode, ..] if is_short_for(sub, "mode") => {
+            let flat = is_short_for(mode, "flat").then_some(false);
+            let segmented = is_short_for(mode, "segmented").then_some(true);
+            Ok(Admin::Lru(LruCommand::Segmented(flat.or(segmented))))
+        }
+        [sub, ttl, ..] if is_short_for(sub, "temp_ttl") => {
+            Ok(Admin::Lru(LruCommand::TempTtl(lex::i32(ttl))))
+        }
+        _ => Err(Error::Unknown),
+    }
+}
+
+fn lru_crawler<'a>(args: &Args<'a>, noreply: bool, used: usize) -> Decoded<'a> {
+    let dump = |form, ids| {
+        let dump = DumpCommand { form, targets: targets(ids) };
+        command(used, Command::Dump(dump), noreply)
     };
-    if well_formed { Error::Unknown } else { BAD_FORMAT }
+    let number = |token, make: fn(u32) -> CrawlerCommand<'static>| {
+        lex::u32(token).map(|n| Admin::Crawler(make(n))).ok_or(BAD_FORMAT)
+    };
+    let admin = match args.as_slice() {
+        [sub, ids] if is_short_for(sub, "crawl") => {
+            Ok(Admin::Crawler(CrawlerCommand::Crawl(targets(ids))))
+        }
+        [sub, ids] if is_short_for(sub, "metadump") => return dump(DumpForm::Metadump, ids),
+        [sub, ids] if is_short_for(sub, "mgdump") => return dump(DumpForm::Mgdump, ids),
+        [sub, n] if is_short_for(sub, "tocrawl") => number(n, CrawlerCommand::ToCrawl),
+        [sub, n] if is_short_for(sub, "sleep") => number(n, CrawlerCommand::Sleep),
+        [sub] if is_short_for(sub, "enable") => Ok(Admin::Crawler(CrawlerCommand::Enable)),
+        [sub] if is_short_for(sub, "disable") => Ok(Admin::Crawler(CrawlerCommand::Disable)),
+        _ => Err(Error::Unknown),
+    };
+    said(admin, noreply, used)
+}
+
+fn targets(token: &[u8]) -> Targets<'_> {
+    match token {
+        b"all" => Targets::All,
+        b"hash" => Targets::Hash,
+        ids => Targets::Ids(ids),
+    }
+}
+
+/// Megabytes.
+fn memlimit<'a>(args: &Args<'a>) -> Result<Admin<'a>, Error> {
+    args.first().and_then(|n| lex::u32(n)).map(Admin::MemLimit).ok_or(Error::Unknown)
 }
 
 #[cfg(feature = "debug-commands")]

@@ -86,6 +86,7 @@ counters! {
         hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp,
         evicted, evicted_nonzero, evicted_unfetched, evicted_active, expired_unfetched, reclaimed,
         outofmemory, direct_reclaims, moves_to_cold, moves_to_warm, moves_within_lru,
+        crawler_reclaimed, crawler_items_checked,
     }
 }
 

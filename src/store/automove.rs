@@ -3,8 +3,8 @@
 //! A class's gain is the number of misses that a little more memory would have saved: keys that
 //! were evicted so lately that the shadow (see `ghost`) still knows them. Per page of that shadow
 //! it is what the class's last page is worth, to the giver as to the taker. A page moves when the
-//! worth of the best, less three standard deviations, beats that of the worst, plus three; gains fade
-//! by the round, so that a change of load shows.
+//! worth of the best, less three standard deviations, beats that of the worst, plus three; gains
+//! fade by the round, so that a change of load shows.
 
 use super::ghost::SHADOW_SHARE;
 use crate::clock::Seconds;

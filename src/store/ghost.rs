@@ -13,7 +13,6 @@
 //! small to hold it. All accesses are relaxed and unlocked: a race costs one entry. Classes beyond
 //! 1023 share their numbers with lower ones, which spoils hints only.
 
-use crate::item::prefetch;
 use slab::sync::AtomicU32;
 use slab::sync::Ordering::Relaxed;
 use slab::{ClassId, Words};
@@ -93,14 +92,6 @@ impl Ghost {
         self.lines.store(is, Relaxed);
         if is < was {
             let _ = self.words.release(is as usize * LINE_WORDS..was as usize * LINE_WORDS);
-        }
-    }
-
-    /// Starts loading a hash's line.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        if let Some(at) = self.line_at(hash) {
-            prefetch(&self.words, at);
         }
     }
 

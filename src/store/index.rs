@@ -19,6 +19,8 @@
 //! X2 a chunk that leaves the index is not reused before the line's version has moved on.
 //! X3 all references under one line belong to hashes of that line.
 
+mod span;
+
 use crate::item::prefetch;
 use slab::sync::{AtomicU32, AtomicU64, MODELLED, Mutex, Ordering, fence, relax};
 use slab::{ChunkRef, Words};
@@ -361,13 +363,6 @@ impl Index {
             relax(&mut spins);
         }
     }
-
-    /// Calls `visit` for every reference of the line, locked, that `line` counts; for dumps and
-    /// `validate`.
-    pub fn visit_line(&self, line: u32, mut visit: impl FnMut(ChunkRef)) {
-        let guard = self.lock_line(line, 0);
-        guard.for_each(|_, _, chunk| visit(chunk));
-    }
 }
 
 /// The tags and references of a line or a node.
@@ -483,7 +478,7 @@ impl<'a> LineGuard<'a> {
     }
 
     /// All references, with their places and tags.
-    fn for_each(&self, mut visit: impl FnMut(Slot<'a>, u8, ChunkRef)) {
+    pub fn for_each(&self, mut visit: impl FnMut(Slot<'a>, u8, ChunkRef)) {
         for segment in self.segments() {
             for slot in 0..segment.slots.len() {
                 let tag = segment.tag(slot);

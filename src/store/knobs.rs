@@ -3,6 +3,9 @@
 use crate::config::Settings;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+/// In [`Knobs::temp_ttl`]: short-lived items go to TEMP.
+const TEMP: u64 = 1 << 32;
+
 /// A real number that threads share.
 #[derive(Debug)]
 pub struct Real(AtomicU64);
@@ -43,13 +46,13 @@ pub struct Knobs {
     pub warm_pct: AtomicU32,
     pub hot_factor: Real,
     pub warm_factor: Real,
-    /// `lru temp_ttl`, seconds plus 1; 0: no TEMP.
+    /// `lru temp_ttl`, seconds, and from 2^32 on: there is TEMP.
     temp_ttl: AtomicU64,
 }
 
 impl Knobs {
-    pub(super) fn new(s: &Settings) -> Knobs {
-        let temp = s.temp_lru.then_some(s.temporary_ttl);
+    pub fn new(s: &Settings) -> Knobs {
+        let temp = if s.temp_lru { TEMP } else { 0 } | u64::from(s.temporary_ttl);
         Knobs {
             automove: AtomicU32::new(s.slab_automove),
             automove_ratio: Real::new(s.slab_automove_ratio),
@@ -62,17 +65,40 @@ impl Knobs {
             warm_pct: AtomicU32::new(s.warm_lru_pct),
             hot_factor: Real::new(s.hot_max_factor),
             warm_factor: Real::new(s.warm_max_factor),
-            temp_ttl: AtomicU64::new(temp.map_or(0, |ttl| u64::from(ttl) + 1)),
+            temp_ttl: AtomicU64::new(temp),
         }
     }
 
     /// Items with at most so many seconds to live go to TEMP; `None`: none does.
     #[inline]
     pub fn temporary_ttl(&self) -> Option<u32> {
-        self.temp_ttl.load(Relaxed).checked_sub(1).map(|ttl| ttl as u32)
+        let temp = self.temp_ttl.load(Relaxed);
+        (temp >= TEMP).then_some(temp as u32)
+    }
+
+    /// As [`Knobs::temporary_ttl`], or what it last was.
+    pub fn last_temporary_ttl(&self) -> u32 {
+        self.temp_ttl.load(Relaxed) as u32
     }
 
     pub fn set_temporary_ttl(&self, ttl: Option<u32>) {
-        self.temp_ttl.store(ttl.map_or(0, |ttl| u64::from(ttl) + 1), Relaxed);
+        let temp = ttl.map_or(u64::from(self.last_temporary_ttl()), |ttl| TEMP | u64::from(ttl));
+        self.temp_ttl.store(temp, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temp_is_turned_on_and_off_and_remembers_its_seconds() {
+        let knobs = Knobs::new(&Settings::default());
+        assert_eq!((knobs.temporary_ttl(), knobs.last_temporary_ttl()), (None, 61));
+        knobs.set_temporary_ttl(Some(0));
+        assert_eq!(knobs.temporary_ttl(), Some(0));
+        knobs.set_temporary_ttl(Some(u32::MAX));
+        knobs.set_temporary_ttl(None);
+        assert_eq!((knobs.temporary_ttl(), knobs.last_temporary_ttl()), (None, u32::MAX));
     }
 }

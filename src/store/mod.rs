@@ -16,6 +16,7 @@
 
 mod automove;
 mod change;
+mod crawl;
 #[cfg(feature = "debug-commands")]
 mod debug;
 mod draft;
@@ -26,6 +27,7 @@ mod ghost;
 mod held;
 mod index;
 mod knobs;
+mod limit;
 mod mover;
 mod pins;
 mod read;
@@ -38,6 +40,7 @@ mod validate;
 mod write;
 
 pub use automove::Why;
+pub use crawl::{Classes, Dump, Listed};
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
 pub use draft::Reservation;
@@ -55,6 +58,7 @@ pub use upkeep::Pace;
 use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};
 use crate::stats::{Prefixes, Stats};
+use crawl::Crawler;
 use evict::Rule;
 use flush::{Flush, Horizon};
 use ghost::Ghost;
@@ -105,6 +109,9 @@ pub struct Store {
     use_cas: bool,
     knobs: Knobs,
     mover: Mutex<mover::Mover>,
+    /// -m as it is now, bytes.
+    limit: AtomicU64,
+    crawler: Crawler,
     /// Every thread's count of items per size.
     sizes: Mutex<Vec<Arc<Sizes>>>,
     #[cfg(feature = "debug-commands")]
@@ -133,6 +140,8 @@ impl Store {
             use_cas: settings.use_cas,
             knobs: Knobs::new(&settings),
             mover: Mutex::default(),
+            limit: AtomicU64::new(settings.maxbytes),
+            crawler: Crawler::default(),
             sizes: Mutex::new(Vec::new()),
             #[cfg(feature = "debug-commands")]
             debug_pins: Default::default(),
@@ -246,10 +255,27 @@ fn geometry(s: &Settings) -> Result<Geometry, String> {
     made.map_err(|e| format!("slab classes: {e:?}"))
 }
 
+/// A shard with address space to grow beyond `limit`, where the system lets it have that.
 fn make_shard(
     s: &Settings,
     geometry: &Geometry,
     limit: u64,
+    secrets: RapidSecrets,
+) -> Result<Shard, String> {
+    let reach = limit::reach_of(limit);
+    reserve_shard(s, geometry, (limit, reach), secrets).or_else(|e| {
+        if reach == limit {
+            return Err(e);
+        }
+        warn!("cache_memlimit cannot raise -m: {e}");
+        reserve_shard(s, geometry, (limit, limit), secrets)
+    })
+}
+
+fn reserve_shard(
+    s: &Settings,
+    geometry: &Geometry,
+    (limit, reach): (u64, u64),
     secrets: RapidSecrets,
 ) -> Result<Shard, String> {
     let as_memcached = s.layout == Layout::Memcached;
@@ -259,12 +285,12 @@ fn make_shard(
     let beyond = if as_memcached { classes } else { 0 };
     let options = Options {
         limit,
-        ceiling: (limit / page + beyond) as u32,
+        ceiling: (reach / page + beyond) as u32,
         chunk_overhead_64ths: if as_memcached { 0 } else { rule.overhead_64ths() },
         first_page_beyond_limit: as_memcached,
         huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
     };
-    let failed = |e: std::io::Error| format!("failed to reserve {limit} bytes: {e}");
+    let failed = |e: std::io::Error| format!("failed to reserve {reach} bytes: {e}");
     let slabs = Slabs::new(geometry.clone(), options)
         .or_else(|e| {
             if !options.huge_pages {
@@ -284,7 +310,7 @@ fn make_shard(
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
     let affordable = if as_memcached { u64::MAX } else { limit / 32 / index::bytes_of(1) };
     let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
-    let index = Index::new(lines, upkeep::lines_ceiling(limit)).map_err(failed)?;
+    let index = Index::new(lines, upkeep::lines_ceiling(reach)).map_err(failed)?;
     if !as_memcached && !slabs.charge(index::bytes_of(index.len())) {
         return Err(format!("-m of {limit} bytes is too small for an index"));
     }
@@ -301,5 +327,17 @@ fn make_shard(
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
     let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
     let poorest = AtomicU32::new(0);
-    Ok(Shard { slabs, index, pins, ghost, rule, secrets, rules, items, last_victims, poorest })
+    Ok(Shard {
+        slabs,
+        index,
+        pins,
+        ghost,
+        rule,
+        secrets,
+        rules,
+        items,
+        last_victims,
+        reach,
+        poorest,
+    })
 }

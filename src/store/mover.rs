@@ -95,25 +95,27 @@ impl Store {
         }
         let to = Some(ClassId(to as u16)).filter(|class| class.0 != 0);
         if from == 0 {
-            return self.from_pool(to);
+            return self.take_from_pool(to);
         }
         let from = if from == -1 { self.largest_but(to) } else { Some(ClassId(from as u16)) };
-        let richest = from.and_then(|from| {
-            let pages = |shard: &Shard| shard.slabs.lock(from).pages().len();
-            let shard = (0..self.shards.len()).max_by_key(|n| pages(&self.shards[*n]))?;
-            (pages(&self.shards[shard]) >= 2).then_some((shard, from))
-        });
-        let Some((shard, from)) = richest else { return Reassign::NoSpare };
-        match self.shards[shard].page_to_move(from, self.shards[shard].rules.as_memcached) {
-            Some(page) => mover.now = Some(Move::of(shard, page, from, to, None)),
-            None => return Reassign::NoSpare,
-        }
+        let Some(from) = from else { return Reassign::BadClass };
+        let Some((n, page)) = self.page_of_richest(from) else { return Reassign::NoSpare };
+        mover.now = Some(Move::of(n, page, from, to, None));
         self.stats.moves.running.store(true, Relaxed);
         Reassign::Ok
     }
 
+    /// A page, already draining, of the shard where a class has most, unless that is its last.
+    fn page_of_richest(&self, class: ClassId) -> Option<(usize, PageNo)> {
+        let pages = |shard: &Shard| shard.slabs.lock(class).pages().len();
+        let n = (0..self.shards.len()).max_by_key(|n| pages(&self.shards[*n]))?;
+        let shard = &self.shards[n];
+        let page = shard.page_to_move(class, shard.rules.as_memcached, 2)?;
+        Some((n, page))
+    }
+
     /// A page that lies in the pool is a class's for the asking.
-    fn from_pool(&self, to: Option<ClassId>) -> Reassign {
+    fn take_from_pool(&self, to: Option<ClassId>) -> Reassign {
         let shard = self.shards.iter().find(|s| s.slabs.free_pages() >= 2);
         match (shard, to) {
             (Some(shard), Some(to)) if shard.slabs.lock(to).grow() => Reassign::Ok,
@@ -121,11 +123,12 @@ impl Store {
         }
     }
 
-    /// The class with the most pages.
+    /// The class with the most pages, of those with more than one.
     fn largest_but(&self, but: Option<ClassId>) -> Option<ClassId> {
         let slabs = &self.shards[0].slabs;
         let classes = slabs.geometry().classes().filter(|class| Some(*class) != but);
-        classes.max_by_key(|class| slabs.lock(*class).pages().len())
+        let pages = |class: &ClassId| slabs.lock(*class).pages().len();
+        classes.filter(|class| pages(class) > 1).max_by_key(pages)
     }
 
     /// A bounded step of the move that is on, or the choice of the next.
@@ -160,7 +163,10 @@ impl Store {
             let poorest = policy.poorest(None);
             shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
             let Decision { from, to, why } = self.decide(shard, policy)?;
-            let page = shard.page_to_move(class(from), false)?;
+            // A limit that was lowered may cost a class its last page, but not in memcached's
+            // layout, where each class has one whatever the limit.
+            let least = if why == Why::OverLimit && !shard.rules.as_memcached { 1 } else { 2 };
+            let page = shard.page_to_move(class(from), false, least)?;
             self.stats.moves.running.store(true, Relaxed);
             Some(Move::of(n, page, class(from), to.map(class), Some(why)))
         })
@@ -280,9 +286,12 @@ impl Shard {
     }
 
     /// The page of a class that is least work to empty, or with `first` the one that it has had
-    /// longest, as memcached would; already draining.
-    fn page_to_move(&self, class: ClassId, first: bool) -> Option<PageNo> {
+    /// longest, as memcached would; already draining. `None` where it has less than `least`.
+    fn page_to_move(&self, class: ClassId, first: bool, least: usize) -> Option<PageNo> {
         let mut guard = self.slabs.lock(class);
+        if guard.pages().len() < least {
+            return None;
+        }
         let page = match first {
             true => guard.pages().first().copied(),
             false => emptiest_first(&guard).first().copied(),

@@ -15,7 +15,7 @@ use slab::sync::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Pins revoked for one allocation that failed.
 const REVOKED_AT_ONCE: usize = 8;
@@ -23,7 +23,7 @@ const REVOKED_AT_ONCE: usize = 8;
 pub(super) struct Pins {
     table: Mutex<Table>,
     /// Most bytes of values that are out of the index and not revoked.
-    unlinked_max: u64,
+    unlinked_max: AtomicU64,
     /// Counts up whenever pins were revoked.
     revocations: AtomicU32,
 }
@@ -49,7 +49,16 @@ struct Entry {
 
 impl Pins {
     pub fn new(unlinked_max: u64) -> Pins {
-        Pins { table: Mutex::new(Table::default()), unlinked_max, revocations: AtomicU32::new(0) }
+        Pins {
+            table: Mutex::new(Table::default()),
+            unlinked_max: AtomicU64::new(unlinked_max),
+            revocations: AtomicU32::new(0),
+        }
+    }
+
+    /// Another limit, from the next value on that leaves the index.
+    pub fn set_unlinked_max(&self, bytes: u64) {
+        self.unlinked_max.store(bytes, Relaxed);
     }
 
     /// Pins an item that is linked, under its line's lock.
@@ -72,7 +81,8 @@ impl Pins {
         if !revoked {
             table.unlinked_bytes += table.entries[&chunk].bytes;
         }
-        while table.unlinked_bytes > self.unlinked_max && table.revoke(|entry| entry.unlinked) {
+        let most = self.unlinked_max.load(Relaxed);
+        while table.unlinked_bytes > most && table.revoke(|entry| entry.unlinked) {
             self.revocations.fetch_add(1, Relaxed);
         }
         true

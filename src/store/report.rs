@@ -49,13 +49,17 @@ impl Store {
         let page = u64::from(self.shards[0].slabs.geometry().page_size());
         let sum = |f: &dyn Fn(&Shard) -> u64| self.shards.iter().map(f).sum::<u64>();
         let lines = sum(&|s| u64::from(s.index.len()));
+        let (crawler_running, crawler_starts) = self.crawler_figures();
         StoreInfo {
             hash_power_level: self.hash_power_level(),
             hash_bytes: lines * index::bytes_of(1),
             hash_is_expanding: self.shards.iter().any(|s| s.index.is_growing()),
             free_pages: sum(&|s| s.slabs.free_pages()),
-            total_malloced: sum(&|s| s.slabs.pages_in_use() * page) + self.settings.initial_malloc,
-            limit_maxbytes: self.settings.maxbytes,
+            total_malloced: sum(&|s| (s.slabs.pages_in_use() + s.slabs.free_pages()) * page)
+                + self.settings.initial_malloc,
+            limit_maxbytes: self.limit.load(Relaxed),
+            crawler_running,
+            crawler_starts,
             oldest_live: self.flush.oldest_live(),
         }
     }

@@ -45,6 +45,8 @@ pub(super) struct Shard {
     pub last_victims: Box<[AtomicU32]>,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
+    /// Bytes that its share of -m can become at run time.
+    pub reach: u64,
 }
 
 /// Settings that the engine works by.
@@ -376,7 +378,6 @@ impl Shard {
     }
 
     /// Counts an item that goes; false where it was dead anyway.
-
     pub fn count_victim(
         &self,
         l: &Local,

@@ -138,7 +138,12 @@ pub struct StoreInfo {
     pub hash_is_expanding: bool,
     pub free_pages: u64,
     pub total_malloced: u64,
+    /// -m as it is now, bytes.
     pub limit_maxbytes: u64,
+    /// A crawl or a dump is under way.
+    pub crawler_running: bool,
+    /// Crawls and dumps ever started.
+    pub crawler_starts: u64,
     /// What `flush_all` last set: older items are dead. 0 before the first.
     pub oldest_live: Seconds,
 }

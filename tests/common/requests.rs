@@ -358,6 +358,37 @@ impl Generator {
         Request { key: key.clone(), ..Request::text(format!("me {key}\r\n")) }
     }
 
+    /// An operator's command, right or wrong, that starts no background thread of memcached's, and
+    /// whose answer does not depend on slab classes.
+    fn operation(&mut self) -> Request {
+        const FORMS: [(&str, &[&str]); 9] = [
+            ("lru_crawler", &["sleep", "tocrawl", "crawl", "metadump", "mgdump", "disable", "x"]),
+            ("lru_crawler", &["sleep", "tocrawl"]),
+            ("lru", &["tune", "mode", "temp_ttl", "x"]),
+            ("lru tune 10 20", &["0.1", "2", "0", "-1", "x", "1e400", ".5", "1x"]),
+            ("lru tune", &["10", "80", "81", "0", "x", "-1"]),
+            ("slabs", &["automove", "x"]),
+            ("slabs automove", &["0", "3", "ratio", "freeratio", "window", "x", "-1"]),
+            ("slabs reassign", &["1000", "-2", "1001", "x"]),
+            ("cache_memlimit", &["64", "7", "0", "1000000001", "4294967296", "x", "-1"]),
+        ];
+        const WORDS: [&str; 12] =
+            ["0", "3", "10", "1800", "1801", "0.5", "-1", "x", "all", "flat", "1,x", "4294967296"];
+        let (verb, subs) = *self.random.pick(&FORMS);
+        let mut line = verb.to_owned();
+        let sub = *self.random.pick(subs);
+        let shortened = self.random.once_in(3) && sub.starts_with(|c: char| c.is_alphabetic());
+        let cut = if shortened { 1 + self.random.below(sub.len()) } else { sub.len() };
+        line = line + " " + &sub[..cut];
+        for _ in 0..self.random.below(4) {
+            line = line + " " + *self.random.pick(&WORDS);
+        }
+        if self.random.once_in(8) {
+            line += " noreply";
+        }
+        Request::text(line + "\r\n")
+    }
+
     fn rare(&mut self) -> Request {
         match self.random.below(60) {
             0 if self.full => Request::text("flush_all\r\n"),
@@ -369,6 +400,7 @@ impl Generator {
             6 => Request::text(format!("get {}\r\n", "a_key_that_is_not_there ".repeat(200))),
             7 => Request::text(format!("gets {}\r\n", "key1 key2 chosen3 ".repeat(150))),
             8..20 if self.full => self.inspection(),
+            20..36 if self.full => self.operation(),
             _ => Request::text("mn\r\n"),
         }
     }

@@ -1,15 +1,21 @@
 //! `stats items`, `stats slabs` and `stats sizes`: figures by slab class and by size.
 
 use super::{Rows, StatLines};
-use crate::config::Settings;
 use crate::stats::ClassSums;
 use crate::store::ClassInfo;
 
+/// What `stats items` shows.
+#[derive(Clone, Copy)]
+pub(super) struct Shown {
+    pub(super) lru_maintainer: bool,
+    pub(super) temp_lru: bool,
+}
+
 /// `stats items`: classes that hold items. `sums` is indexed by class id.
-pub(super) fn items(infos: &[ClassInfo], sums: &[ClassSums], settings: &Settings) -> StatLines {
+pub(super) fn items(infos: &[ClassInfo], sums: &[ClassSums], shown: Shown) -> StatLines {
     let mut rows = Rows::default();
     for info in infos.iter().filter(|info| info.items > 0) {
-        class_items(&mut rows, info, &sums_of(sums, info.id), settings);
+        class_items(&mut rows, info, &sums_of(sums, info.id), shown);
     }
     rows.end()
 }
@@ -35,8 +41,8 @@ fn sums_of(sums: &[ClassSums], id: u32) -> ClassSums {
     sums.get(id as usize).copied().unwrap_or_default()
 }
 
-fn class_items(rows: &mut Rows, info: &ClassInfo, sums: &ClassSums, settings: &Settings) {
-    let maintained = settings.lru_maintainer;
+fn class_items(rows: &mut Rows, info: &ClassInfo, sums: &ClassSums, shown: Shown) {
+    let maintained = shown.lru_maintainer;
     let mut put =
         |name: &str, value: u64| rows.put(format_args!("items:{}:{name}", info.id), value);
     put("number", info.items);
@@ -44,7 +50,7 @@ fn class_items(rows: &mut Rows, info: &ClassInfo, sums: &ClassSums, settings: &S
         put("number_hot", info.number_hot);
         put("number_warm", info.number_warm);
         put("number_cold", info.number_cold);
-        if settings.temp_lru {
+        if shown.temp_lru {
             put("number_temp", info.number_temp);
         }
         put("age_hot", info.age_hot.into());
@@ -64,8 +70,8 @@ fn class_items(rows: &mut Rows, info: &ClassInfo, sums: &ClassSums, settings: &S
     if maintained {
         put("evicted_active", sums.evicted_active);
     }
-    put("crawler_reclaimed", 0);
-    put("crawler_items_checked", 0);
+    put("crawler_reclaimed", sums.crawler_reclaimed);
+    put("crawler_items_checked", sums.crawler_items_checked);
     put("lrutail_reflocked", 0);
     if maintained {
         put("moves_to_cold", sums.moves_to_cold);
@@ -120,6 +126,8 @@ mod tests {
         free_chunks free_chunks_end mem_requested get_hits cmd_set delete_hits incr_hits decr_hits
         cas_hits cas_badval touch_hits";
 
+    const DEFAULT: Shown = Shown { lru_maintainer: true, temp_lru: false };
+
     fn class(id: u32) -> ClassInfo {
         ClassInfo {
             id,
@@ -148,18 +156,18 @@ mod tests {
     #[test]
     fn items_shows_memcacheds_keys_of_classes_that_hold_items() {
         let empty = ClassInfo { items: 0, ..class(2) };
-        let lines = items(&[class(1), empty], &[ClassSums::default(); 3], &Settings::default());
+        let lines = items(&[class(1), empty], &[ClassSums::default(); 3], DEFAULT);
         assert_eq!(lines.names(), prefixed("items:1:", ITEM_KEYS));
     }
 
     #[test]
     fn items_follows_the_maintainer_and_temp_lru() {
-        let bare = Settings { lru_maintainer: false, temp_lru: true, ..Settings::default() };
-        let lines = items(&[class(1)], &[], &bare);
+        let bare = Shown { lru_maintainer: false, temp_lru: true };
+        let lines = items(&[class(1)], &[], bare);
         assert_eq!(lines.names(), prefixed("items:1:", UNMAINTAINED_KEYS));
-        let temp = Settings { temp_lru: true, ..Settings::default() };
+        let temp = Shown { temp_lru: true, ..DEFAULT };
         let info = ClassInfo { number_temp: 9, ..class(1) };
-        let lines = items(&[info], &[], &temp);
+        let lines = items(&[info], &[], temp);
         assert_eq!(
             lines.names()[3..6],
             ["items:1:number_cold", "items:1:number_temp", "items:1:age_hot"]
@@ -173,12 +181,15 @@ mod tests {
         sums[31].evicted = 40;
         sums[31].moves_to_cold = 41;
         sums[31].hits_to_warm = 42;
+        (sums[31].crawler_reclaimed, sums[31].crawler_items_checked) = (43, 44);
         sums[1].evicted = 1;
-        let lines = items(&[class(31)], &sums, &Settings::default());
+        let lines = items(&[class(31)], &sums, DEFAULT);
         for (name, value) in [
             ("evicted", "40"),
             ("moves_to_cold", "41"),
             ("hits_to_warm", "42"),
+            ("crawler_reclaimed", "43"),
+            ("crawler_items_checked", "44"),
             ("number", "364"),
             ("number_hot", "60"),
             ("number_warm", "4"),
@@ -226,7 +237,7 @@ mod tests {
     #[test]
     fn an_empty_server_has_no_items_and_no_active_slabs() {
         let none = [ClassInfo { pages: 0, items: 0, ..class(1) }];
-        assert_eq!(items(&none, &[], &Settings::default()), StatLines::Pairs(vec![]));
+        assert_eq!(items(&none, &[], DEFAULT), StatLines::Pairs(vec![]));
         assert_eq!(slabs(&none, &[], 0).names(), ["active_slabs", "total_malloced"]);
     }
 

@@ -14,6 +14,8 @@ const EVENT_LIBRARY: &str = "mio-1.2";
 /// Everything that `stats` prints, gathered.
 struct General<'a> {
     settings: &'a Settings,
+    /// `lru_crawler` as it is now.
+    crawler: bool,
     server: &'a ServerStats,
     moves: &'a MoveStats,
     process: Process,
@@ -40,6 +42,7 @@ pub(super) fn of(store: &Store) -> StatLines {
     let levels = stats.levels();
     format(&General {
         settings: store.settings(),
+        crawler: store.knobs().crawler.load(Relaxed),
         server: &stats.server,
         moves: &stats.moves,
         process: Process::now(store),
@@ -163,8 +166,7 @@ fn traffic(rows: &mut Rows, g: &General<'_>) {
     rows.put("hash_is_expanding", u8::from(g.info.hash_is_expanding));
 }
 
-/// Page mover, crawler, maintainer, watchers. There are none of these threads, so nothing has been
-/// moved, crawled or logged.
+/// Page mover, crawler, maintainer, watchers.
 fn background(rows: &mut Rows, g: &General<'_>) {
     if g.settings.slab_reassign {
         let m = g.moves;
@@ -182,8 +184,9 @@ fn background(rows: &mut Rows, g: &General<'_>) {
         rows.put("slab_reassign_running", u8::from(m.running.load(Relaxed)));
         rows.put("slabs_moved", count(&m.slabs_moved));
     }
-    if g.settings.lru_crawler {
-        rows.put_all([("lru_crawler_running", 0), ("lru_crawler_starts", 0)]);
+    if g.crawler {
+        rows.put("lru_crawler_running", u8::from(g.info.crawler_running));
+        rows.put("lru_crawler_starts", g.info.crawler_starts);
     }
     if g.settings.lru_maintainer {
         rows.put("lru_maintainer_juggles", g.thread.lru_maintainer_juggles);
@@ -217,8 +220,8 @@ fn items(rows: &mut Rows, g: &General<'_>) {
     rows.put_all([
         ("evictions", c.evicted),
         ("reclaimed", c.reclaimed),
-        ("crawler_reclaimed", 0),
-        ("crawler_items_checked", 0),
+        ("crawler_reclaimed", c.crawler_reclaimed),
+        ("crawler_items_checked", c.crawler_items_checked),
         ("lrutail_reflocked", 0),
     ]);
     if maintained {
@@ -265,6 +268,7 @@ mod tests {
         let server = ServerStats::default();
         let mut general = General {
             settings,
+            crawler: settings.lru_crawler,
             server: &server,
             moves: &MoveStats::default(),
             process: Process {
@@ -351,6 +355,8 @@ mod tests {
             g.info.hash_power_level = 17;
             g.info.hash_is_expanding = true;
             g.info.free_pages = 3;
+            (g.info.crawler_running, g.info.crawler_starts) = (true, 14);
+            (g.class.crawler_reclaimed, g.class.crawler_items_checked) = (15, 16);
             (g.items, g.bytes) = (5, 500);
             server.accepting_conns.store(true, Relaxed);
             server.curr_connections.store(7, Relaxed);
@@ -370,6 +376,10 @@ mod tests {
             ("hash_power_level", "17"),
             ("hash_is_expanding", "1"),
             ("slab_global_page_pool", "3"),
+            ("lru_crawler_running", "1"),
+            ("lru_crawler_starts", "14"),
+            ("crawler_reclaimed", "15"),
+            ("crawler_items_checked", "16"),
             ("curr_items", "5"),
             ("bytes", "500"),
             ("accepting_conns", "1"),

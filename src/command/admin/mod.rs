@@ -51,7 +51,11 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
             StatLines::Reset
         }
         StatsTopic::Settings => settings::of(store),
-        StatsTopic::Items => classes::items(&store.class_info(), &figures.class_sums(), settings),
+        StatsTopic::Items => {
+            let temp_lru = store.knobs().temporary_ttl().is_some();
+            let shown = classes::Shown { lru_maintainer: settings.lru_maintainer, temp_lru };
+            classes::items(&store.class_info(), &figures.class_sums(), shown)
+        }
         StatsTopic::Slabs => {
             let malloced = store.info().total_malloced;
             classes::slabs(&store.class_info(), &figures.class_sums(), malloced)

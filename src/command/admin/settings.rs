@@ -2,12 +2,13 @@
 
 use super::{Rows, StatLines};
 use crate::config::{Protocol, Settings};
-use crate::store::Store;
+use crate::store::{Knobs, Store};
 use std::fmt::Display;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What may differ from the settings at start.
-struct Present {
+struct Present<'a> {
+    knobs: &'a Knobs,
     maxbytes: u64,
     verbosity: u32,
     /// Clock seconds of the last flush, 0 for none.
@@ -21,6 +22,7 @@ pub(super) fn of(store: &Store) -> StatLines {
     let (settings, stats, info) = (store.settings(), store.stats(), store.info());
     let largest = || store.class_info().iter().map(|class| class.chunk_size).max().unwrap_or(0);
     let present = Present {
+        knobs: store.knobs(),
         maxbytes: info.limit_maxbytes,
         verbosity: stats.server.verbosity.load(Relaxed),
         oldest: info.oldest_live,
@@ -30,12 +32,12 @@ pub(super) fn of(store: &Store) -> StatLines {
     format(settings, &present)
 }
 
-fn format(s: &Settings, present: &Present) -> StatLines {
+fn format(s: &Settings, present: &Present<'_>) -> StatLines {
     let mut rows = Rows::default();
     network(&mut rows, s, present);
     service(&mut rows, s, present);
     memory(&mut rows, s, present);
-    lru(&mut rows, s);
+    lru(&mut rows, s, present.knobs);
     limits(&mut rows, s);
     rows.end()
 }
@@ -48,7 +50,7 @@ fn two_places(factor: f64) -> impl Display {
     format!("{factor:.2}")
 }
 
-fn network(rows: &mut Rows, s: &Settings, present: &Present) {
+fn network(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("maxbytes", present.maxbytes);
     rows.put("maxconns", s.max_connections);
     rows.put("tcpport", s.tcp_port);
@@ -65,7 +67,7 @@ fn network(rows: &mut Rows, s: &Settings, present: &Present) {
     rows.put("shutdown_command", yes(s.shutdown_command));
 }
 
-fn service(rows: &mut Rows, s: &Settings, present: &Present) {
+fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     let several = s.inter.as_ref().is_some_and(|list| list.contains(','));
     let protocol = match s.protocol {
         Protocol::Auto => "auto-negotiate",
@@ -88,33 +90,33 @@ fn service(rows: &mut Rows, s: &Settings, present: &Present) {
     rows.put("auth_enabled_ascii", "no");
 }
 
-fn memory(rows: &mut Rows, s: &Settings, present: &Present) {
+fn memory(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("item_size_max", s.item_size_max);
     rows.put("maxconns_fast", yes(s.maxconns_fast));
     rows.put("hashpower_init", s.hashpower_init);
     rows.put("slab_reassign", yes(s.slab_reassign));
-    rows.put("slab_automove", s.slab_automove);
-    rows.put("slab_automove_ratio", two_places(s.slab_automove_ratio));
-    rows.put("slab_automove_window", s.slab_automove_window);
+    rows.put("slab_automove", present.knobs.automove.load(Relaxed));
+    rows.put("slab_automove_ratio", two_places(present.knobs.automove_ratio.get()));
+    rows.put("slab_automove_window", present.knobs.automove_window.load(Relaxed));
     rows.put("slab_chunk_max", present.chunk_max);
 }
 
-fn lru(rows: &mut Rows, s: &Settings) {
-    rows.put("lru_crawler", yes(s.lru_crawler));
-    rows.put("lru_crawler_sleep", s.lru_crawler_sleep);
-    rows.put("lru_crawler_tocrawl", s.lru_crawler_tocrawl);
+fn lru(rows: &mut Rows, s: &Settings, k: &Knobs) {
+    rows.put("lru_crawler", yes(k.crawler.load(Relaxed)));
+    rows.put("lru_crawler_sleep", k.crawler_sleep.load(Relaxed));
+    rows.put("lru_crawler_tocrawl", k.crawler_tocrawl.load(Relaxed));
     rows.put("tail_repair_time", s.tail_repair_time);
     rows.put("flush_enabled", yes(s.flush_enabled));
     rows.put("dump_enabled", yes(s.dump_enabled));
     rows.put("hash_algorithm", &s.hash_algorithm);
     rows.put("lru_maintainer_thread", yes(s.lru_maintainer));
-    rows.put("lru_segmented", yes(s.lru_segmented));
-    rows.put("hot_lru_pct", s.hot_lru_pct);
-    rows.put("warm_lru_pct", s.warm_lru_pct);
-    rows.put("hot_max_factor", two_places(s.hot_max_factor));
-    rows.put("warm_max_factor", two_places(s.warm_max_factor));
-    rows.put("temp_lru", yes(s.temp_lru));
-    rows.put("temporary_ttl", s.temporary_ttl);
+    rows.put("lru_segmented", yes(k.segmented.load(Relaxed)));
+    rows.put("hot_lru_pct", k.hot_pct.load(Relaxed));
+    rows.put("warm_lru_pct", k.warm_pct.load(Relaxed));
+    rows.put("hot_max_factor", two_places(k.hot_factor.get()));
+    rows.put("warm_max_factor", two_places(k.warm_factor.get()));
+    rows.put("temp_lru", yes(k.temporary_ttl().is_some()));
+    rows.put("temporary_ttl", k.last_temporary_ttl());
 }
 
 fn limits(rows: &mut Rows, s: &Settings) {
@@ -196,21 +198,22 @@ mod tests {
         client_flags_size 4
     ";
 
-    fn present() -> Present {
-        Present {
+    /// As a server is that was started with these settings.
+    fn fresh(settings: &Settings) -> StatLines {
+        let present = Present {
+            knobs: &Knobs::new(settings),
             maxbytes: 64 << 20,
             verbosity: 0,
             oldest: 0,
             detail_enabled: false,
             chunk_max: 8192,
-        }
+        };
+        format(settings, &present)
     }
 
     #[test]
     fn defaults_are_memcacheds() {
-        let StatLines::Pairs(pairs) = format(&Settings::default(), &present()) else {
-            panic!("not pairs")
-        };
+        let StatLines::Pairs(pairs) = fresh(&Settings::default()) else { panic!("not pairs") };
         let lines: Vec<String> = pairs.iter().map(|(n, v)| format!("{n} {v}")).collect();
         let expected: Vec<&str> =
             DEFAULTS.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
@@ -231,7 +234,7 @@ mod tests {
             hot_max_factor: 0.255,
             ..Settings::default()
         };
-        let lines = format(&settings, &present());
+        let lines = fresh(&settings);
         assert_eq!(lines.value("inter"), "::1,127.0.0.1");
         assert_eq!(lines.value("num_threads_per_udp"), "1");
         assert_eq!(lines.value("domain_socket"), "/tmp/m.sock");
@@ -243,12 +246,26 @@ mod tests {
         assert_eq!(lines.value("binding_protocol"), "binary");
         assert_eq!(lines.value("hot_max_factor"), "0.26");
         let ascii = Settings { protocol: Protocol::Ascii, ..Settings::default() };
-        assert_eq!(format(&ascii, &present()).value("binding_protocol"), "ascii");
+        assert_eq!(fresh(&ascii).value("binding_protocol"), "ascii");
     }
 
     #[test]
     fn changes_at_run_time_are_shown() {
+        let knobs = Knobs::new(&Settings::default());
+        knobs.automove.store(2, Relaxed);
+        knobs.automove_ratio.set(0.5);
+        knobs.automove_window.store(7, Relaxed);
+        knobs.crawler.store(false, Relaxed);
+        knobs.crawler_sleep.store(8, Relaxed);
+        knobs.crawler_tocrawl.store(9, Relaxed);
+        knobs.segmented.store(false, Relaxed);
+        knobs.hot_pct.store(10, Relaxed);
+        knobs.warm_pct.store(11, Relaxed);
+        knobs.hot_factor.set(1.5);
+        knobs.warm_factor.set(2.5);
+        knobs.set_temporary_ttl(Some(12));
         let present = Present {
+            knobs: &knobs,
             maxbytes: 8 << 20,
             verbosity: 2,
             oldest: 208,
@@ -261,5 +278,22 @@ mod tests {
         assert_eq!(lines.value("oldest"), "208");
         assert_eq!(lines.value("detail_enabled"), "yes");
         assert_eq!(lines.value("slab_chunk_max"), "1024");
+        for (name, value) in [
+            ("slab_automove", "2"),
+            ("slab_automove_ratio", "0.50"),
+            ("slab_automove_window", "7"),
+            ("lru_crawler", "no"),
+            ("lru_crawler_sleep", "8"),
+            ("lru_crawler_tocrawl", "9"),
+            ("lru_segmented", "no"),
+            ("hot_lru_pct", "10"),
+            ("warm_lru_pct", "11"),
+            ("hot_max_factor", "1.50"),
+            ("warm_max_factor", "2.50"),
+            ("temp_lru", "yes"),
+            ("temporary_ttl", "12"),
+        ] {
+            assert_eq!(lines.value(name), value, "{name}");
+        }
     }
 }

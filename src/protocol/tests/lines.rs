@@ -1,7 +1,10 @@
 //! What whole lines decode to.
 
 use super::*;
-use crate::command::{Admin, StatLines, StatsTopic, Touch};
+use crate::command::{
+    Admin, AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, StatLines,
+    StatsTopic, Targets, Touch,
+};
 
 const EXPTIME: &str = "CLIENT_ERROR invalid exptime argument\r\n";
 const DELTA: &str = "CLIENT_ERROR invalid numeric delta argument\r\n";
@@ -72,6 +75,18 @@ const CLASSIC: &[(&str, &str, u64)] = &[
     ("slabs automove ratio\r\n", "ERROR\r\n", 0),
     ("slabs automove 3\r\n", "ERROR\r\n", 0),
     ("slabs foo x\r\n", "ERROR\r\n", 0),
+    ("slabs reassign 1\r\n", "ERROR\r\n", 0),
+    ("slabs reassign 1 2 noreply\r\n", "", 0),
+    ("lru\r\n", "ERROR\r\n", 0),
+    ("lru tune 1 2 3\r\n", "ERROR\r\n", 0),
+    ("lru tune 1 2 nan 1\r\n", "ERROR\r\n", 0),
+    ("lru tune 1 2 inf 1\r\n", "ERROR\r\n", 0),
+    ("lru_crawler\r\n", "ERROR\r\n", 0),
+    ("lru_crawler crawl\r\n", "ERROR\r\n", 0),
+    ("lru_crawler metadump all x\r\n", "ERROR\r\n", 0),
+    ("lru_crawler sleep 1s\r\n", BAD, 0),
+    ("cache_memlimit\r\n", "ERROR\r\n", 0),
+    ("cache_memlimit 64m\r\n", "ERROR\r\n", 0),
     ("stats cachedump\r\n", "CLIENT_ERROR bad command line\r\n", 0),
     ("stats c\r\n", "CLIENT_ERROR bad command line\r\n", 0),
     ("stats cachedump 1\r\n", "CLIENT_ERROR bad command line\r\n", 0),
@@ -253,6 +268,44 @@ fn stats_topics_may_be_cut_short() {
         assert_eq!(command(format!("{line}\r\n").as_bytes()), expected, "{line:?}");
     }
     assert_eq!(says("stats reset noreply\r\n", Reply::Stats(&StatLines::Reset)), "RESET\r\n");
+}
+
+#[test]
+fn operators_words_may_be_cut_short() {
+    let crawler = |command| Command::Admin(Admin::Crawler(command));
+    let automove = |command| Command::Admin(Admin::Automove(command));
+    let lru = |command| Command::Admin(Admin::Lru(command));
+    let dump = |form, targets| Command::Dump(DumpCommand { form, targets });
+    let tune = LruCommand::Tune { hot_pct: 1, warm_pct: 2, hot_factor: 0.5, warm_factor: 2.0 };
+    let table = [
+        ("lru_crawler e", crawler(CrawlerCommand::Enable)),
+        (" lru_crawler disable", crawler(CrawlerCommand::Disable)),
+        ("lru_crawler s 7", crawler(CrawlerCommand::Sleep(7))),
+        ("lru_crawler to 8", crawler(CrawlerCommand::ToCrawl(8))),
+        ("lru_crawler c all", crawler(CrawlerCommand::Crawl(Targets::All))),
+        ("lru_crawler crawl hash", crawler(CrawlerCommand::Crawl(Targets::Hash))),
+        ("lru_crawler m 1,2", dump(DumpForm::Metadump, Targets::Ids(b"1,2"))),
+        ("lru_crawler mg hash", dump(DumpForm::Mgdump, Targets::Hash)),
+        ("lru t 1 2 .5 2 x", lru(tune)),
+        ("lru m f", lru(LruCommand::Segmented(Some(false)))),
+        ("lru mode segmented x", lru(LruCommand::Segmented(Some(true)))),
+        ("lru mode flats", lru(LruCommand::Segmented(None))),
+        ("lru t -1", lru(LruCommand::TempTtl(Some(-1)))),
+        ("lru temp_ttl x", lru(LruCommand::TempTtl(None))),
+        ("slabs a 2", automove(AutomoveCommand::Level(2))),
+        ("slabs automove r .7 x", automove(AutomoveCommand::Ratio(0.7))),
+        ("slabs automove f 1", automove(AutomoveCommand::FreeRatio)),
+        ("slabs automove w 9", automove(AutomoveCommand::Window(9))),
+        ("slabs r -1 2", Command::Admin(Admin::Reassign(Some((-1, 2))))),
+        ("slabs reassign 1 x", Command::Admin(Admin::Reassign(None))),
+        ("cache_memlimit 64 x", Command::Admin(Admin::MemLimit(64))),
+    ];
+    for (line, expected) in table {
+        let line = format!("{line}\r\n");
+        assert_eq!(command(line.as_bytes()), format!("{expected:?}"), "{line:?}");
+    }
+    let refused = Reply::Say(Say::Error(crate::command::Error::Line("BUSY for now")));
+    assert_eq!(says("slabs r 1 2\r\n", refused), "BUSY for now\r\n");
 }
 
 #[test]

@@ -154,6 +154,8 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         Just(b"me ".to_vec()),
         Just(b"stats cachedump ".to_vec()),
         Just(b"slabs automove ".to_vec()),
+        Just(b"lru_crawler mgdump ".to_vec()),
+        Just(b"lru tune 1 2 ".to_vec()),
         Just(b"flush_all ".to_vec()),
         Just(b"noreply".to_vec()),
         Just(b"\r\n".to_vec()),

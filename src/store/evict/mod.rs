@@ -156,18 +156,13 @@ pub(super) fn part_of(shape: Shape) -> Part {
 }
 
 impl Policy {
-    /// Entries of the queues.
-    fn queued(&self) -> usize {
-        self.ring.len() + self.passed.len()
-    }
-
     /// Makes the ring's memory fit `room` entries, in steps of a quarter, so that pages that come
     /// one by one do not copy it each time.
     fn fit(&mut self, room: usize) {
         let (len, capacity) = (self.ring.len(), self.ring.capacity());
-        if capacity < room.min(len + 1 + len / 4) || len == capacity {
-            let wanted = (len + len / 4 + 16).min((room + room / 4).max(len + 1));
-            self.ring.reserve_exact(wanted - len);
+        if len == capacity {
+            let more = (len / 4 + 16).min((room + room / 4).saturating_sub(len));
+            self.ring.reserve_exact(more.max(1));
         } else if capacity > 4 * room.max(256) && len <= room {
             self.ring.shrink_to(room + room / 4);
         }
