@@ -10,7 +10,7 @@ use clap::Parser;
 use rustcached::clock::Clock;
 use rustcached::command::{Get, Set};
 use rustcached::config::{Layout, Settings};
-use rustcached::store::{Key, Local, Outcome, Store};
+use rustcached::store::{Key, Local, Outcome, Pace, Store};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
@@ -21,10 +21,11 @@ use std::time::{Duration, Instant};
 const RECOVERED: f64 = 0.95;
 /// Requests that a live server gets in one write.
 const BATCH: u32 = 50;
-/// Microseconds that a tick takes which wants to be called again at once.
-const TICK_MICROS: u64 = 50;
-/// The longest rest of the upkeep's thread, microseconds.
-const REST_MAX_MICROS: u64 = 100_000;
+/// Nanoseconds that a tick is taken to last, and from its start to the next one's beside busy
+/// clients: where there is nothing to do, and where somebody waits for what is left.
+const TICK: u64 = 50_000;
+const TICK_REST: u64 = 20_000_000;
+const TICK_URGENT: u64 = 100_000;
 /// What an item takes beside its value, for the number of keys: a key, a header, the index.
 const BESIDE_VALUE: u64 = 36;
 /// Unix time at which clocks set by hand start.
@@ -285,8 +286,11 @@ impl InProcess {
             self.store.clock().advance(1);
         }
         while self.tick_at <= self.now {
-            let rest = self.store.tick(&self.local).as_micros() as u64;
-            self.tick_at += rest.clamp(TICK_MICROS, REST_MAX_MICROS) * 1000;
+            self.tick_at += match self.store.tick(&self.local) {
+                Pace::Rest => TICK_REST,
+                Pace::Spare => TICK * 100 / u64::from(self.store.settings().bg_cpu_pct),
+                Pace::Urgent => TICK_URGENT,
+            };
         }
     }
 }
