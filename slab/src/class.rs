@@ -120,10 +120,7 @@ impl<'a, P> ClassGuard<'a, P> {
     /// Takes one more page from the pool; false when the limit is reached.
     pub fn grow(&mut self) -> bool {
         let Some(page) = self.slabs.take_page(self.class, &self.state) else { return false };
-        self.slabs.record(page).assign(self.class);
-        self.state.pages.push(page);
-        self.state.free += u64::from(self.per_page());
-        self.list(page);
+        self.own(page);
         true
     }
 
@@ -164,6 +161,16 @@ impl<'a, P> ClassGuard<'a, P> {
     /// Gives an empty draining page back to the pool and its memory to the system; false, and the
     /// page is in service again, where it is not empty.
     pub fn finish_drain(&mut self, page: PageNo) -> bool {
+        let emptied = self.let_go(page);
+        if emptied {
+            self.slabs.pool.put(page, self.per_page());
+        }
+        emptied
+    }
+
+    /// As [`ClassGuard::finish_drain`], but the page stays in use: it is the caller's to be given
+    /// to another class at once, by [`ClassGuard::adopt`].
+    pub fn let_go(&mut self, page: PageNo) -> bool {
         let record = self.slabs.record(page);
         debug_assert!(record.draining() && record.class() == self.class);
         if record.used() > 0 {
@@ -184,8 +191,21 @@ impl<'a, P> ClassGuard<'a, P> {
                 word.store(0, Relaxed);
             }
         }
-        self.slabs.pool.put(page, self.per_page());
         true
+    }
+
+    /// Takes over a page that class `from` has let go, whatever the limit.
+    pub fn adopt(&mut self, page: PageNo, from: ClassId) {
+        let was = self.slabs.geometry().chunks_per_page(from);
+        self.slabs.pool.hand_over(was, self.per_page());
+        self.own(page);
+    }
+
+    fn own(&mut self, page: PageNo) {
+        self.slabs.record(page).assign(self.class);
+        self.state.pages.push(page);
+        self.state.free += u64::from(self.per_page());
+        self.list(page);
     }
 
     fn words(&self) -> &'a Words {

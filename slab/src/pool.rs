@@ -91,6 +91,12 @@ impl Pool {
         s.free.push(page);
     }
 
+    /// A page of `from` chunks now is one of `to`.
+    pub(crate) fn hand_over(&self, from: u32, to: u32) {
+        let mut s = self.state.lock();
+        s.chunks = s.chunks - u64::from(from) + u64::from(to);
+    }
+
     /// Counts `bytes` used elsewhere against the limit; false, and nothing counted, past it.
     pub(crate) fn charge(&self, bytes: u64) -> bool {
         let mut s = self.state.lock();

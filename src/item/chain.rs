@@ -176,20 +176,26 @@ impl<'a, P> Iterator for Chain<'a, P> {
         }
         let chunk = ChunkRef::from_u32(self.next)?;
         let words = &self.slabs.words()[chunk.word()..];
-        let size = self.slabs.geometry().chunk_size(self.slabs.class_of(chunk)) as usize;
-        let len = (size - BODY_HEADER).min(self.left);
+        let len = Item::new(words).shape().body_len().min(self.left);
         self.next = words[BODY_NEXT].load(Relaxed);
         self.left -= len;
         Some(Segment { words, offset: BODY_HEADER, len })
     }
 }
 
-/// Makes a reserved chunk a body of `head`'s chain, followed by `next` (0: the last).
-pub fn make_body<P>(slabs: &Slabs<P>, chunk: ChunkRef, head: u32, next: u32) {
+/// Makes a reserved chunk a body of `head`'s chain, followed by `next` (0: the last), for `len`
+/// bytes of the value.
+pub fn make_body<P>(slabs: &Slabs<P>, chunk: ChunkRef, head: u32, next: u32, len: usize) {
     let words = &slabs.words()[chunk.word()..];
+    Item::new(words).reshape(Shape::body(len));
     words[BODY_NEXT].store(next, Relaxed);
     words[BODY_HEAD].store(head, Relaxed);
     words[0].store(Standing::BODY.0, Relaxed);
+}
+
+/// Bytes of the value that a body is for.
+pub fn body_len<P>(slabs: &Slabs<P>, body: ChunkRef) -> usize {
+    Item::new(&slabs.words()[body.word()..]).shape().body_len()
 }
 
 /// Tells the bodies of `head`'s chain that it is their head.
@@ -221,7 +227,8 @@ pub fn replace_body<P>(
     if successor != Some(body) {
         return false;
     }
-    make_body(slabs, fresh, head.to_u32(), next_of(body).map_or(0, ChunkRef::to_u32));
+    let next = next_of(body).map_or(0, ChunkRef::to_u32);
+    make_body(slabs, fresh, head.to_u32(), next, body_len(slabs, body));
     let payload = BODY_WORDS..chunk_size as usize / 4;
     let (from, to) = (&words[body.word()..], &words[fresh.word()..]);
     for (from, to) in from[payload.clone()].iter().zip(&to[payload]) {

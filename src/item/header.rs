@@ -4,6 +4,7 @@
 //! word 0, standing   |state 2|counter 2|fetched 1|second of last access 27|
 //! word 1, shape      |0|temp|win|stale|binary key|queued|pinned|wide|cas|flags|exptime|
 //!                    |value length 13|key length 8|
+//! of a body          |0|queued| |bytes of the value 21|
 //! ```
 //!
 //! The standing changes by compare-and-swap, so that a late reader can never bring a freed chunk
@@ -125,6 +126,9 @@ impl Standing {
 const LEN_SHIFT: u32 = 8;
 const LEN_MASK: u32 = 0x1FFF;
 
+/// Where a body has its share of the value's length: below the bits.
+const BODY_LEN_MASK: u32 = (1 << 21) - 1;
+
 /// Longest value whose length fits the header; longer ones are wide.
 pub const NARROW_MAX: u32 = LEN_MASK;
 
@@ -158,6 +162,16 @@ impl Shape {
     pub fn wide(key_len: usize, chained: bool, bits: u32) -> Shape {
         let chain = if chained { Shape::CHAINED } else { 0 };
         Shape(key_len as u32 | chain | Shape::WIDE | bits)
+    }
+
+    /// Of a chain's body, for so many bytes of the value.
+    pub fn body(len: usize) -> Shape {
+        debug_assert!(len <= BODY_LEN_MASK as usize);
+        Shape(len as u32)
+    }
+
+    pub fn body_len(self) -> usize {
+        (self.0 & BODY_LEN_MASK) as usize
     }
 
     #[inline]

@@ -17,8 +17,8 @@ mod chain;
 mod header;
 
 pub use chain::{
-    BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, chunks_of, fill, fill_from,
-    make_body, pinned_bytes, replace_body,
+    BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, body_len, chunks_of, fill,
+    fill_from, make_body, pinned_bytes, replace_body,
 };
 pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State};
 

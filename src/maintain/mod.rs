@@ -23,6 +23,7 @@ impl Maintenance {
         let (stopped, store) = (stop.clone(), store.clone());
         let thread = Builder::new().name("maintenance".into()).spawn(move || {
             let local = store.local();
+            store.is_upkeep();
             let share = store.settings().bg_cpu_pct;
             let mut traffic = 0;
             while !stopped.load(Relaxed) {

@@ -54,6 +54,17 @@ pub struct Terms {
     pub eager: bool,
 }
 
+/// How much of -m is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Pages that were never used.
+    Fresh,
+    /// Only pages that classes gave back.
+    Touched,
+    /// None.
+    Full,
+}
+
 /// A page is to move: indices of the samples; `to` is `None` for the pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
@@ -121,20 +132,22 @@ impl Automove {
         }
     }
 
-    /// The next page to move, if any. `requests`: served since the start; `full`: no class can
-    /// take a page from the pool.
+    /// The next page to move, if any. `requests`: served since the start.
     pub fn decide(
         &mut self,
         requests: u64,
-        full: bool,
+        memory: Memory,
         now: Seconds,
         terms: Terms,
     ) -> Option<Decision> {
-        if !full {
+        if memory == Memory::Fresh {
             return None;
         }
         if let Some(decision) = self.spare(now, terms) {
             return Some(decision);
+        }
+        if memory == Memory::Touched {
+            return None;
         }
         if terms.eager
             && let Some(decision) = self.to_evicting()

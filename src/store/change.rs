@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::held::{Found, Held, Purpose};
-use super::read::{bump, bump_unfetched, seconds_left};
+use super::read::{bump_unfetched, seconds_left};
 use super::requests::{Arith, Delete, Touch};
 use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
 use super::write::{cas_matches, draft_of};
@@ -102,8 +102,9 @@ impl Store {
             l.counters.thread.touch_misses.bump();
             return false;
         };
-        bump(found.item, found.standing, held.horizon.stamp);
-        held.class_counters(found.chunk).touch_hits.bump();
+        let class = held.class_counters(found.chunk);
+        held.shard.bump(class, found.item, found.standing, held.horizon.stamp);
+        class.touch_hits.bump();
         true
     }
 

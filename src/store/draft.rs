@@ -9,6 +9,9 @@ use slab::ChunkRef;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+/// Bytes that memcached spends on the chunk of a chain.
+const CHUNK_HEADER: usize = 48;
+
 /// Fields of an item to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draft<'a> {
@@ -79,20 +82,23 @@ impl Shard {
         let geometry = self.slabs.geometry();
         let largest = geometry.chunk_size(geometry.largest()) as usize;
         let mut left = plan.value_len as usize - (largest - plan.value_offset());
-        let mut bodies = Vec::with_capacity(left.div_ceil(largest - BODY_HEADER));
+        let header = if self.rules.as_memcached { CHUNK_HEADER } else { BODY_HEADER };
+        let mut bodies = Vec::with_capacity(left.div_ceil(largest - header));
         while left > 0 {
-            let class = geometry.class_for(left + BODY_HEADER).unwrap_or(geometry.largest());
+            let class = geometry.class_for(left + header).unwrap_or(geometry.largest());
             let Some(body) = self.allocate(l, class, horizon) else {
                 self.free_bodies(&bodies);
                 return None;
             };
+            let len = left.min(geometry.chunk_size(class) as usize - header);
             // Marked at once, so that nobody takes it for an item.
-            self.make_body(body, head);
-            left -= left.min(geometry.chunk_size(class) as usize - BODY_HEADER);
+            self.make_body(body, head, len);
+            left -= len;
             bodies.push(body);
         }
         for pair in bodies.windows(2) {
-            item::make_body(&self.slabs, pair[0], head.to_u32(), pair[1].to_u32());
+            let (head, len) = (head.to_u32(), item::body_len(&self.slabs, pair[0]));
+            item::make_body(&self.slabs, pair[0], head, pair[1].to_u32(), len);
         }
         Some(bodies[0].to_u32())
     }

@@ -89,7 +89,9 @@ impl Shard {
         };
         if head == chunk {
             self.rescue(l, &mut line, slot, chunk, fresh);
-            return Evacuated::Rescued;
+            // The head of a chain is one of its chunks.
+            let chained = shape.chained();
+            return if chained { Evacuated::ChunkRescued } else { Evacuated::Rescued };
         }
         line.dirty();
         let size = self.slabs.geometry().chunk_size(way.class);

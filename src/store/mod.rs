@@ -72,8 +72,9 @@ use slab::sync::MODELLED;
 use slab::{Geometry, Options, Slabs, Words};
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use types::Sizes;
 
 /// Bytes of a page in the compact layout.
@@ -109,6 +110,8 @@ pub struct Store {
     use_cas: bool,
     knobs: Knobs,
     mover: Mutex<mover::Mover>,
+    /// The background thread, once there is one.
+    upkeep: OnceLock<Thread>,
     /// -m as it is now, bytes.
     limit: AtomicU64,
     crawler: Crawler,
@@ -140,6 +143,7 @@ impl Store {
             use_cas: settings.use_cas,
             knobs: Knobs::new(&settings),
             mover: Mutex::default(),
+            upkeep: OnceLock::new(),
             limit: AtomicU64::new(settings.maxbytes),
             crawler: Crawler::default(),
             sizes: Mutex::new(Vec::new()),

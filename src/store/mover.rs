@@ -2,7 +2,7 @@
 //! policy in `automove`, or a limit that was lowered.
 
 use super::Store;
-use super::automove::{Automove, Decision, Sample, Terms, Why};
+use super::automove::{Automove, Decision, Memory, Sample, Terms, Why};
 use super::evacuate::{Evacuated, Evacuation};
 use super::flush::Horizon;
 use super::ghost::Part;
@@ -102,6 +102,7 @@ impl Store {
         let Some((n, page)) = self.page_of_richest(from) else { return Reassign::NoSpare };
         mover.now = Some(Move::of(n, page, from, to, None));
         self.stats.moves.running.store(true, Relaxed);
+        self.wake_upkeep();
         Reassign::Ok
     }
 
@@ -186,8 +187,13 @@ impl Store {
             window: self.knobs.automove_window.load(Relaxed),
             eager: mode == 2,
         };
-        let full = shard.slabs.available_pages() == 0;
-        policy.decide(self.stats.requests(), full, self.clock.now(), terms)
+        let available = shard.slabs.available_pages();
+        let memory = match available.saturating_sub(shard.slabs.free_pages()) {
+            0 if available == 0 => Memory::Full,
+            0 => Memory::Touched,
+            _ => Memory::Fresh,
+        };
+        policy.decide(self.stats.requests(), memory, self.clock.now(), terms)
     }
 
     /// The last moves, oldest first.
@@ -336,13 +342,19 @@ impl Shard {
             }
         }
         self.end_evacuation(&mut m.way);
-        let moved = self.slabs.lock(m.way.class).finish_drain(m.way.page);
-        if moved {
-            stats.slabs_moved.fetch_add(1, Relaxed);
-            if let Some(to) = m.to {
-                self.slabs.lock(to).grow();
+        let (page, from) = (m.way.page, m.way.class);
+        let moved = match m.to {
+            None => self.slabs.lock(from).finish_drain(page),
+            Some(to) => {
+                // One lock at a time.
+                let let_go = self.slabs.lock(from).let_go(page);
+                if let_go {
+                    self.slabs.lock(to).adopt(page, from);
+                }
+                let_go
             }
-        }
+        };
+        stats.slabs_moved.fetch_add(u64::from(moved), Relaxed);
         Step::Over { moved }
     }
 }

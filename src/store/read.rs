@@ -1,16 +1,21 @@
 //! Reads: `get` without a lock where it can, `fetch` for those that also change something.
 
+use super::evict::BUMP_INTERVAL;
 use super::held::{Found, Held, Purpose};
 use super::pins::Pin;
 use super::requests::{Fetch, Get};
+use super::shard::Shard;
 use super::types::{Inspection, Key, KeyHash, Local};
 use super::{Store, write};
 use crate::clock::Seconds;
+use crate::config::Eviction;
 use crate::item::{Chain, Item, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use slab::ChunkRef;
 use std::sync::Arc;
 
+/// Accesses of late that make an item WARM.
+pub(super) const WARM_FROM: u32 = 2;
 /// Lock-free looks before the line is locked after all.
 const READ_TRIES: usize = 4;
 
@@ -184,14 +189,11 @@ impl Store {
                 }
                 Some(Some(Seen::NeedsLock)) => return None,
                 Some(Some(Seen::Hit(chunk, shape, standing))) => {
+                    let class = shard.class_counters(l, shard.slabs.class_of(chunk));
                     if get.bump {
-                        bump(shard.item(chunk), standing, horizon.stamp);
+                        shard.bump(class, shard.item(chunk), standing, horizon.stamp);
                     }
-                    count_hit(
-                        shard.class_counters(l, shard.slabs.class_of(chunk)),
-                        shape,
-                        standing,
-                    );
+                    count_hit(class, shape, standing);
                     return Some(true);
                 }
             }
@@ -220,10 +222,11 @@ impl Store {
             Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, held.horizon.now);
         hit.locked = true;
         visit(&hit);
+        let class = held.class_counters(found.chunk);
         if get.bump {
-            bump(found.item, found.standing, held.horizon.stamp);
+            held.shard.bump(class, found.item, found.standing, held.horizon.stamp);
         }
-        count_hit(held.class_counters(found.chunk), found.shape, found.standing);
+        count_hit(class, found.shape, found.standing);
         true
     }
 
@@ -258,10 +261,11 @@ impl Store {
         if hit.won {
             hit.item.set_bits(Shape::WIN);
         }
+        let class = held.class_counters(hit.chunk);
         if get.bump {
-            bump(hit.item, hit.item.standing(), held.horizon.stamp);
+            held.shard.bump(class, hit.item, hit.item.standing(), held.horizon.stamp);
         }
-        count_fetch_hit(l, held.class_counters(hit.chunk), fetch, &hit);
+        count_fetch_hit(l, class, fetch, &hit);
         true
     }
 
@@ -378,17 +382,33 @@ pub(super) fn seconds_left(deadline: Seconds, now: Seconds) -> Option<u32> {
     (deadline != 0).then(|| deadline.saturating_sub(now))
 }
 
-/// Notes an access: the item's counter, fetched mark and second, in one swap that loses to any
-/// change of hands. A hot item needs none within its second.
-#[inline]
-pub(super) fn bump(item: Item<'_>, standing: Standing, stamp: Seconds) {
-    let accessed = standing.accessed(stamp);
-    if accessed != standing {
-        item.change_standing(standing, accessed);
+impl Shard {
+    /// Notes an access: the item's counter, fetched mark and second, in one swap that loses to any
+    /// change of hands. A hot item needs none within its second.
+    #[inline]
+    pub fn bump(&self, class: &ClassCounters, item: Item<'_>, standing: Standing, stamp: Seconds) {
+        let accessed = if self.bumps_rarely() && standing.idle(stamp) < BUMP_INTERVAL {
+            standing.with_fetched(true)
+        } else {
+            standing.accessed(stamp)
+        };
+        if accessed == standing || !item.change_standing(standing, accessed) {
+            return;
+        }
+        if accessed.counter() == WARM_FROM && standing.counter() < WARM_FROM {
+            class.moves_to_warm.bump();
+        }
+    }
+
+    /// True where reads of a while count as one.
+    #[inline]
+    fn bumps_rarely(&self) -> bool {
+        self.rules.as_memcached && self.rule().eviction == Eviction::Lru
     }
 }
 
-/// As [`bump`], for commands that memcached does not take for a fetch: incr, decr, a refused add.
+/// As [`Shard::bump`], for commands that memcached does not take for a fetch: incr, decr, a refused
+/// add.
 pub(super) fn bump_unfetched(item: Item<'_>, standing: Standing, stamp: Seconds) {
     let accessed = standing.accessed(stamp).with_fetched(standing.fetched());
     if accessed != standing {
@@ -403,7 +423,7 @@ fn count_hit(class: &ClassCounters, shape: Shape, standing: Standing) {
         class.hits_to_temp.bump();
     } else if shape.has(Shape::QUEUED) {
         class.hits_to_hot.bump();
-    } else if standing.counter() >= 2 {
+    } else if standing.counter() >= WARM_FROM {
         class.hits_to_warm.bump();
     } else {
         class.hits_to_cold.bump();

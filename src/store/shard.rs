@@ -174,6 +174,8 @@ impl Shard {
         let known = self.ghost.recall(hash).is_some_and(|memory| memory.age <= EPOCHS);
         if known && self.rule().eviction == Eviction::S3 {
             self.leave_queue(chunk);
+            let item = self.item(chunk);
+            item.change_standing(item.standing(), item.standing().with_counter(1));
         } else {
             self.enqueue(l, chunk);
         }
@@ -253,10 +255,10 @@ impl Shard {
     }
 
     /// Makes a chunk that the caller reserved a body of `head`'s chain.
-    pub fn make_body(&self, chunk: ChunkRef, head: ChunkRef) {
+    pub fn make_body(&self, chunk: ChunkRef, head: ChunkRef, len: usize) {
         let mut class = self.slabs.lock(self.slabs.class_of(chunk));
         class.bodies += 1;
-        item::make_body(&self.slabs, chunk, head.to_u32(), 0);
+        item::make_body(&self.slabs, chunk, head.to_u32(), 0, len);
     }
 
     // Allocating

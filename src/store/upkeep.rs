@@ -48,6 +48,18 @@ const JOBS: [Job; 5] =
 pub(super) const LINES_PER_GHOST: u32 = 4;
 
 impl Store {
+    /// The thread that calls [`Store::tick`] is the one that calls this first.
+    pub fn is_upkeep(&self) {
+        let _ = self.upkeep.set(std::thread::current());
+    }
+
+    /// Ends the rest that the background thread may be having.
+    pub(super) fn wake_upkeep(&self) {
+        if let Some(thread) = self.upkeep.get() {
+            thread.unpark();
+        }
+    }
+
     /// A bounded amount of background work.
     pub fn tick(&self, l: &Local) -> Pace {
         l.counters.thread.lru_maintainer_juggles.bump();

@@ -19,6 +19,9 @@ use std::collections::VecDeque;
 /// Headers that one choice may look at.
 pub(super) const LOOK_MAX: usize = 64;
 
+/// Seconds in which a flat LRU takes an item's reads for one, as memcached's does.
+pub(super) const BUMP_INTERVAL: u32 = 60;
+
 /// The policy in force, as the shard knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
@@ -69,6 +72,10 @@ pub(super) struct Policy {
     /// What the hand of SIEVE has passed in this round.
     passed: VecDeque<ChunkRef>,
     hand: Hand,
+    /// Items that left probation because another came while there was room, and were not read
+    /// until then; and the hand that looks for them.
+    unread: u32,
+    unread_hand: Hand,
     /// Items that left probation and were kept, or were put on another round: to be counted.
     pub moves: Moves,
     /// Probation's share of the class's chunks, in thousandths, as its gains have made it; 0: as
@@ -135,6 +142,7 @@ pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Opt
         };
         let (chunk, look) = match (rule.eviction, part) {
             (Eviction::S3, Part::Probation) => s3::next(class, horizon)?,
+            (Eviction::S3, Part::Main) if class.unread > 0 => s3::next_unread(class)?,
             (Eviction::S3, Part::Main) => sweep(class, horizon)?,
             (eviction, _) => queue::next(class, horizon, eviction)?,
         };
@@ -167,19 +175,20 @@ impl Policy {
             self.ring.shrink_to(room + room / 4);
         }
     }
+}
 
-    /// Moves the hand by one chunk of the class's pages.
-    fn advance(class: &mut Class<'_>) -> Option<ChunkRef> {
-        let per_page = class.slabs().geometry().chunks_per_page(class.class());
-        if class.hand.chunk >= per_page {
-            class.hand = Hand { page: class.hand.page + 1, chunk: 0 };
+impl Hand {
+    /// Moves on by one chunk of the class's pages; `None` at the end, from where it starts again.
+    fn advance(&mut self, class: &Class<'_>) -> Option<ChunkRef> {
+        if self.chunk >= class.slabs().geometry().chunks_per_page(class.class()) {
+            *self = Hand { page: self.page + 1, chunk: 0 };
         }
-        if class.hand.page >= class.pages().len() {
-            class.hand = Hand::default();
-        }
-        let page = *class.pages().get(class.hand.page)?;
-        class.hand.chunk += 1;
-        Some(class.slabs().chunk_at(page, class.class(), class.hand.chunk - 1))
+        let Some(page) = class.pages().get(self.page) else {
+            *self = Hand::default();
+            return None;
+        };
+        self.chunk += 1;
+        Some(class.slabs().chunk_at(*page, class.class(), self.chunk - 1))
     }
 }
 
@@ -212,7 +221,10 @@ fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
 
 /// Looks at the chunk under the hand, as a clock does: a counter above 0 costs one.
 fn sweep(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
-    let chunk = Policy::advance(class)?;
+    let mut hand = class.hand;
+    let chunk = hand.advance(class).or_else(|| hand.advance(class));
+    class.hand = hand;
+    let chunk = chunk?;
     let item = item_of(class, chunk);
     let (standing, shape) = (item.standing(), item.shape());
     if standing.is_body() {

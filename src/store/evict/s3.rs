@@ -2,9 +2,11 @@
 //! the class's chunks. At its end an item that was read at least twice moves to the main part (a
 //! bit flips, nothing moves); any other is the victim, and its key is remembered for a while: see
 //! `ghost`. A key that comes back from there goes straight to the main part, which is swept in
-//! place by a hand: a counter above 0 costs one, an item at 0 is the victim.
+//! place by a hand: a counter above 0 costs one, an item at 0 is the victim. What left probation
+//! only because newer items came while there was room has earned nothing: it goes first.
 
-use super::{Class, Entry, Look, Rule, dequeue, is_dead};
+use super::{Class, Entry, Look, Rule, dequeue, evictable, is_dead, item_of};
+use crate::item::Shape;
 use crate::store::flush::Horizon;
 use crate::store::ghost::Part;
 use slab::ChunkRef;
@@ -22,9 +24,12 @@ pub(super) fn make_way(class: &mut Class<'_>, rule: Rule) -> usize {
             break;
         }
         let Some(oldest) = class.ring.pop_front() else { break };
-        if !matches!(dequeue(class, oldest), Entry::Gone) {
-            class.moves.to_cold += 1;
+        match dequeue(class, oldest) {
+            Entry::Gone => continue,
+            Entry::Item(_, _, standing) if !standing.fetched() => class.unread += 1,
+            _ => {}
         }
+        class.moves.to_cold += 1;
     }
     room
 }
@@ -39,7 +44,32 @@ fn probation(class: &Class<'_>, rule: Rule) -> usize {
 
 /// The part whose turn it is to give something up.
 pub(super) fn turn(class: &Class<'_>, rule: Rule) -> Part {
-    if class.ring.len() < probation(class, rule) { Part::Main } else { Part::Probation }
+    let full = class.ring.len() >= probation(class, rule);
+    if full && class.unread == 0 { Part::Probation } else { Part::Main }
+}
+
+/// Looks at one more chunk of the main part for an item that never earned its place there: while
+/// there was room, probation made way for newer ones.
+pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
+    let mut hand = class.unread_hand;
+    let at = hand.advance(class);
+    class.unread_hand = hand;
+    let Some(chunk) = at else {
+        // All were looked at: whoever is not met by now has been read, or is gone.
+        class.unread = 0;
+        return class
+            .pages()
+            .first()
+            .map(|page| (class.slabs().chunk_at(*page, class.class(), 0), Look::Skip));
+    };
+    let item = item_of(class, chunk);
+    let (standing, shape) = (item.standing(), item.shape());
+    let earned = standing.fetched() || standing.counter() > 0 || shape.has(Shape::QUEUED);
+    if earned || !evictable(standing, shape) {
+        return Some((chunk, Look::Skip));
+    }
+    class.unread -= 1;
+    Some((chunk, Look::Take))
 }
 
 /// Looks at the oldest entry of probation.
