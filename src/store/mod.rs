@@ -31,6 +31,7 @@ mod limit;
 mod mover;
 mod pins;
 mod read;
+mod reclaim;
 mod report;
 mod requests;
 mod shard;
@@ -327,6 +328,7 @@ fn reserve_shard(
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
     let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
     let poorest = AtomicU32::new(0);
+    let reclaimer = Mutex::default();
     Ok(Shard {
         slabs,
         index,
@@ -339,5 +341,6 @@ fn reserve_shard(
         last_victims,
         reach,
         poorest,
+        reclaimer,
     })
 }
