@@ -328,7 +328,6 @@ fn reserve_shard(
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
     let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
     let poorest = AtomicU32::new(0);
-    let reclaimer = Mutex::default();
     Ok(Shard {
         slabs,
         index,
@@ -341,6 +340,6 @@ fn reserve_shard(
         last_victims,
         reach,
         poorest,
-        reclaimer,
+        reclaimer: Mutex::default(),
     })
 }
