@@ -5,7 +5,7 @@
 
 use crate::geometry::ClassId;
 use crate::sync::AtomicU32;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::{Relaxed, SeqCst};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageNo(pub u32);
@@ -131,11 +131,21 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Lowers a cell that holds an inverted earliest deadline; 0 (never) changes nothing.
+/// Lowers a page's cell, which holds an inverted earliest deadline. Always an exchange: either
+/// whoever empties the cell next sees what the caller wrote to its chunk before, or it keeps the
+/// deadline.
 #[inline]
 pub(crate) fn note_deadline(cell: &AtomicU32, deadline: u32) {
-    if deadline != 0 && cell.load(Relaxed) < !deadline {
-        cell.fetch_max(!deadline, Relaxed);
+    cell.fetch_max(!deadline, SeqCst);
+}
+
+/// Lowers a class's cell after that of one of its pages. Whoever empties it then reads the pages'
+/// cells, so one that is low enough already can be left alone; the order of these four steps is
+/// the one that all agree on.
+#[inline]
+pub(crate) fn note_class_deadline(cell: &AtomicU32, deadline: u32) {
+    if cell.load(SeqCst) < !deadline {
+        cell.fetch_max(!deadline, SeqCst);
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::class::{Class, ClassGuard, State};
 use crate::geometry::{ClassId, Geometry};
-use crate::page::{PageNo, RECORD_WORDS, Record, earliest_of, note_deadline};
+use crate::page::{PageNo, RECORD_WORDS, Record, earliest_of, note_class_deadline, note_deadline};
 use crate::pool::Pool;
 use crate::sync::AtomicU32;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::{ChunkRef, Words};
 use crossbeam::utils::CachePadded;
 use std::io;
@@ -110,12 +110,18 @@ impl<P> Slabs<P> {
         ChunkRef::at_word(base + index as usize * (self.geometry.chunk_size(class) as usize / 4))
     }
 
-    /// A chunk of this page and class now has this deadline (0: none).
+    /// A chunk of this class now has this deadline (0: none), written before.
     #[inline]
     pub fn note_deadline(&self, chunk: ChunkRef, class: ClassId, deadline: u32) {
+        self.note_page_deadline(self.page_of(chunk), class, deadline);
+    }
+
+    /// As [`Slabs::note_deadline`], for any chunk of a page.
+    #[inline]
+    pub fn note_page_deadline(&self, page: PageNo, class: ClassId, deadline: u32) {
         if deadline != 0 {
-            note_deadline(self.record(self.page_of(chunk)).earliest(), deadline);
-            note_deadline(&self.class(class).earliest, deadline);
+            note_deadline(self.record(page).earliest(), deadline);
+            note_class_deadline(&self.class(class).earliest, deadline);
         }
     }
 
@@ -125,24 +131,42 @@ impl<P> Slabs<P> {
         earliest_of(self.class(class).earliest.load(Relaxed))
     }
 
-    /// The earliest deadline on a page.
+    /// The earliest deadline that any chunk of the page may have.
     pub fn page_earliest(&self, page: PageNo) -> Option<u32> {
-        earliest_of(self.record(page).earliest().load(Relaxed))
+        earliest_of(self.record(page).earliest().load(SeqCst))
     }
 
-    /// Forgets a page's earliest deadline, before its chunks are looked at again.
-    pub fn clear_page_earliest(&self, page: PageNo) {
-        self.record(page).earliest().store(0, Relaxed);
+    /// Forgets a page's earliest deadline, before its chunks are looked at again: all of them, or
+    /// what this returns must be noted again.
+    pub fn take_page_earliest(&self, page: PageNo) -> Option<u32> {
+        earliest_of(self.record(page).earliest().swap(0, SeqCst))
     }
 
-    /// Forgets a class's earliest deadline, before its pages are looked at again.
+    /// Forgets a class's earliest deadline, before all its pages are looked at again.
     pub fn clear_earliest(&self, class: ClassId) {
-        self.class(class).earliest.store(0, Relaxed);
+        self.class(class).earliest.swap(0, SeqCst);
     }
 
     /// Lowers the class's earliest deadline to that of one of its pages.
     pub fn note_class_deadline(&self, class: ClassId, deadline: u32) {
-        note_deadline(&self.class(class).earliest, deadline);
+        note_class_deadline(&self.class(class).earliest, deadline);
+    }
+
+    /// The class that owns a page now; `ClassId(0)` for a free one.
+    #[inline]
+    pub fn owner_of(&self, page: PageNo) -> ClassId {
+        self.record(page).class()
+    }
+
+    /// True where none of a page's chunks is handed out: as of now, without its class's lock.
+    pub fn is_empty(&self, page: PageNo) -> bool {
+        self.record(page).used() == 0
+    }
+
+    /// Pages that were ever taken: those of lower numbers.
+    pub fn pages_touched(&self) -> u32 {
+        let (in_use, free, ..) = self.pool.figures();
+        in_use + free as u32
     }
 
     /// Counts bytes used outside the arena against the limit; false, and nothing counted, past it.

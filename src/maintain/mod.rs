@@ -5,6 +5,7 @@ mod pacing;
 
 use crate::store::{Local, Pace, Store};
 use log::error;
+use pacing::Watch;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,11 +26,9 @@ impl Maintenance {
             let local = store.local();
             store.is_upkeep();
             let share = store.settings().bg_cpu_pct;
-            let mut traffic = 0;
+            let (start, mut watch) = (Instant::now(), Watch::default());
             while !stopped.load(Relaxed) {
-                let seen = store.stats().traffic();
-                let busy = seen != traffic;
-                traffic = seen;
+                let busy = watch.is_busy(store.stats().traffic(), start.elapsed());
                 let (pace, worked) = work(&store, &local, pacing::quantum(busy));
                 let rest = pacing::rest(pace, worked, busy, share);
                 if !rest.is_zero() {

@@ -15,13 +15,36 @@ const REST_MAX: Duration = Duration::from_millis(100);
 /// Per cent of one core for what somebody waits for, also while clients are busy.
 const URGENT_PCT: u32 = 50;
 
+/// The server is idle once no client has come for so long: those that wait for one another's
+/// answers leave gaps of some hundred microseconds.
+const QUIET: Duration = Duration::from_millis(5);
+
+/// Whether clients keep the server busy.
+#[derive(Default)]
+pub(super) struct Watch {
+    traffic: u64,
+    /// When it was last seen to change.
+    changed: Duration,
+}
+
+impl Watch {
+    /// True while the server is busy. `traffic`: a number that every client changes; `now`: time
+    /// since the start.
+    pub(super) fn is_busy(&mut self, traffic: u64, now: Duration) -> bool {
+        if traffic != self.traffic {
+            *self = Watch { traffic, changed: now };
+        }
+        now.saturating_sub(self.changed) < QUIET
+    }
+}
+
 /// How long to work before looking at the clients again.
 pub(super) fn quantum(busy: bool) -> Duration {
     if busy { QUANTUM_BUSY } else { QUANTUM_IDLE }
 }
 
 /// How long to rest after having worked for `worked`, with `pace` telling what is left. `busy`:
-/// clients have come since the last look. `share`: per cent of one core for background work beside
+/// as [`Watch::is_busy`] says. `share`: per cent of one core for background work beside
 /// busy clients, 1 to 100.
 pub(super) fn rest(pace: Pace, worked: Duration, busy: bool, share: u32) -> Duration {
     let share = match pace {
@@ -39,6 +62,15 @@ mod tests {
     use super::*;
 
     const STEP: Duration = Duration::from_micros(100);
+
+    #[test]
+    fn the_server_is_idle_some_time_after_the_last_client() {
+        let ms = Duration::from_millis;
+        let mut watch = Watch::default();
+        let looks = [(0, 9), (7, 10), (7, 12), (8, 14), (8, 18), (8, 19), (8, 90), (9, 91)];
+        let busy = looks.map(|(traffic, at)| watch.is_busy(traffic, ms(at)));
+        assert_eq!(busy, [false, true, true, true, true, false, false, true]);
+    }
 
     #[test]
     fn with_nothing_to_do_it_rests() {

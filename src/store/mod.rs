@@ -31,6 +31,7 @@ mod limit;
 mod mover;
 mod pins;
 mod read;
+mod reclaim;
 mod report;
 mod requests;
 mod shard;
@@ -343,5 +344,6 @@ fn reserve_shard(
         last_victims,
         reach,
         poorest,
+        reclaimer: Mutex::default(),
     })
 }

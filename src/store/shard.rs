@@ -10,10 +10,12 @@ use super::flush::Horizon;
 use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
 use super::pins::Pins;
+use super::reclaim::Reclaimer;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use crate::config::Eviction;
 use crate::item::{self, Item, Plan, Shape, Standing, State};
 use crate::stats::ClassCounters;
+use parking_lot::Mutex;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use slab::sync::Ordering::{Acquire, Relaxed, Release};
 use slab::sync::fence;
@@ -27,8 +29,6 @@ const VICTIMS_MAX: usize = 16;
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
 const DONORS_MAX: usize = 4;
-/// Pages whose earliest deadline one allocation looks at.
-const PAGES_LOOKED_MAX: usize = 1024;
 
 pub(super) struct Shard {
     pub slabs: Slabs<Policy>,
@@ -47,6 +47,7 @@ pub(super) struct Shard {
     pub poorest: AtomicU32,
     /// Bytes that its share of -m can become at run time.
     pub reach: u64,
+    pub reclaimer: Mutex<Reclaimer>,
 }
 
 /// Settings that the engine works by.
@@ -151,7 +152,7 @@ impl Shard {
         }
     }
 
-    fn count(&self, l: &Local, chunk: ChunkRef, by: i64) {
+    pub fn count(&self, l: &Local, chunk: ChunkRef, by: i64) {
         let item = self.item(chunk);
         let size = self.counted_size(&item.plan(item.shape()));
         let class = self.slabs.class_of(chunk);
@@ -244,7 +245,11 @@ impl Shard {
     }
 
     pub fn put(&self, chunk: ChunkRef) {
-        let mut class = self.slabs.lock(self.slabs.class_of(chunk));
+        self.put_into(&mut self.slabs.lock(self.slabs.class_of(chunk)), chunk);
+    }
+
+    /// Puts a chunk back on the free list of its class.
+    pub fn put_into(&self, class: &mut evict::Class<'_>, chunk: ChunkRef) {
         let item = self.item(chunk);
         if item.standing().is_body() {
             class.bodies -= 1;
@@ -326,7 +331,7 @@ impl Shard {
             };
             self.count_moves(l, class, victim.1);
             let Some(Victim { chunk, part }) = victim.0 else { continue };
-            if !self.unlink_if(l, chunk, horizon, part, |_| true) {
+            if !self.unlink_victim(l, chunk, horizon, part) {
                 continue;
             }
             self.class_counters(l, class).direct_reclaims.bump();
@@ -354,20 +359,13 @@ impl Shard {
         item.set_standing(Standing::RESERVED);
     }
 
-    /// Takes an item out of the index if its line is free to lock, it is not pinned, and its
-    /// deadline is as wanted. The chunk is then the caller's.
-    fn unlink_if(
-        &self,
-        l: &Local,
-        chunk: ChunkRef,
-        horizon: Horizon,
-        part: Part,
-        wanted: impl Fn(u32) -> bool,
-    ) -> bool {
+    /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
+    /// still what it seemed to be. The chunk is then the caller's.
+    fn unlink_victim(&self, l: &Local, chunk: ChunkRef, horizon: Horizon, part: Part) -> bool {
         let item = self.item(chunk);
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let (shape, standing) = (item.shape(), item.standing());
-        if shape.has(Shape::PINNED) || !wanted(item.deadline(shape)) {
+        if shape.has(Shape::PINNED) {
             return false;
         }
         fence(Acquire);
@@ -410,60 +408,6 @@ impl Shard {
             class.evicted_active.bump();
         }
         true
-    }
-
-    /// Frees expired items of one page of the class; false where none could be freed.
-    fn reclaim_expired(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
-        let due = self.page_due(class, horizon);
-        due.is_some_and(|page| self.reclaim_page(l, page, class, horizon) > 0)
-    }
-
-    /// A page of the class on which something has expired, if it is soon found.
-    fn page_due(&self, class: ClassId, horizon: Horizon) -> Option<PageNo> {
-        let mut guard = self.slabs.lock(class);
-        self.slabs.clear_earliest(class);
-        let pages = guard.pages().len();
-        let start = guard.due_from;
-        for n in 0..pages.min(PAGES_LOOKED_MAX) {
-            let at = (start + n) % pages;
-            let page = guard.pages()[at];
-            let Some(earliest) = self.slabs.page_earliest(page) else { continue };
-            self.slabs.note_class_deadline(class, earliest);
-            if earliest <= horizon.now {
-                guard.due_from = at;
-                // The pages not looked at may hold something due as well.
-                self.slabs.note_class_deadline(class, horizon.now);
-                return Some(page);
-            }
-        }
-        if pages > PAGES_LOOKED_MAX {
-            guard.due_from = (start + PAGES_LOOKED_MAX) % pages;
-            self.slabs.note_class_deadline(class, horizon.now);
-        }
-        None
-    }
-
-    /// Frees a page's expired items; returns how many.
-    fn reclaim_page(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) -> u32 {
-        self.slabs.clear_page_earliest(page);
-        let mut freed = 0;
-        for index in 0..self.slabs.geometry().chunks_per_page(class) {
-            let chunk = self.slabs.chunk_at(page, class, index);
-            let item = self.item(chunk);
-            if item.standing().state() != State::Linked {
-                continue;
-            }
-            let deadline = item.deadline(item.shape());
-            if !horizon.expired(deadline) {
-                self.slabs.note_deadline(chunk, class, deadline);
-            } else if self.unlink_if(l, chunk, horizon, Part::Main, |d| horizon.expired(d)) {
-                self.free(chunk);
-                freed += 1;
-            } else {
-                self.slabs.note_deadline(chunk, class, deadline);
-            }
-        }
-        freed
     }
 
     /// Empties a page of one of the classes that have the most, for `class` or for the index;
@@ -526,7 +470,7 @@ impl Shard {
             let chunk = self.slabs.chunk_at(page, class, index);
             if let Some(owner) = self.owner_of(chunk)
                 && let part = evict::part_of(self.item(owner).shape())
-                && self.unlink_if(l, owner, horizon, part, |_| true)
+                && self.unlink_victim(l, owner, horizon, part)
             {
                 self.free(owner);
             }

@@ -41,8 +41,14 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 5] =
-    [Store::apply_knobs, Store::grow_step, Store::fit_ghosts, Store::move_step, Store::crawl_step];
+const JOBS: [Job; 6] = [
+    Store::apply_knobs,
+    Store::grow_step,
+    Store::fit_ghosts,
+    Store::move_step,
+    Store::crawl_step,
+    Store::reclaim_step,
+];
 
 /// Lines of the index for one line of ghosts.
 pub(super) const LINES_PER_GHOST: u32 = 4;

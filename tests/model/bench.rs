@@ -6,13 +6,15 @@ use rustcached::clock::{Clock, Exptime};
 use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use rustcached::config::{Layout, Settings};
 use rustcached::store::{
-    ArithOutcome, DeleteOutcome, Hit, Key, KeyHash, Local, Outcome, Pin, Refusal, Reservation,
-    Store,
+    ArithOutcome, DeleteOutcome, Hit, Key, KeyHash, Local, Outcome, Pace, Pin, Refusal,
+    Reservation, Store,
 };
 use std::sync::Arc;
 
 mod reads;
 
+/// Ticks that any background work here is done within.
+const TICKS_MAX: usize = 1_000_000;
 /// Reservations and pins that are open at once.
 const OPEN_MAX: usize = 4;
 
@@ -134,6 +136,24 @@ impl Bench {
         self.pins.iter().for_each(check_pin);
     }
 
+    /// Ticks until nothing is left to do.
+    fn settle(&self) {
+        let rests = (0..TICKS_MAX).any(|_| self.store.tick(self.local()) == Pace::Rest);
+        assert!(rests, "background work has no end");
+    }
+
+    /// What expires is freed unasked, and nothing that is alive.
+    fn expire(&mut self) {
+        self.store.clock().advance(100_000);
+        self.reference.advance(self.store.clock().now());
+        self.settle();
+        let levels = self.store.stats().levels();
+        let left: u64 = levels.iter().map(|(items, _)| items).sum();
+        let keys: Vec<Vec<u8>> = self.reference.entries.keys().cloned().collect();
+        let alive = keys.iter().filter(|key| self.known(key).is_some()).count();
+        assert!(left as usize <= alive + self.pins.len(), "{left} left, {alive} alive");
+    }
+
     /// Reads everything, then empties the store: whatever was handed out must have come back.
     pub fn finish(mut self) {
         let mut keys: Vec<Vec<u8>> = self.reference.entries.keys().cloned().collect();
@@ -141,10 +161,16 @@ impl Bench {
         for key in &keys {
             self.get(key, [false; 3], None);
         }
+        self.expire();
         self.open.clear();
         self.pins.drain(..).for_each(|pin| check_pin(&pin));
-        // Those that the reference has lost sight of: expired, or flushed.
+        // Those that the reference has lost sight of: evicted, or flushed.
         self.store.flush_all(self.local(), None);
+        // A second later than what was busy then is tried again.
+        self.store.clock().advance(1);
+        self.settle();
+        let levels = self.store.stats().levels();
+        assert!(levels.iter().all(|level| *level == (0, 0)), "the reclaimer left something");
         let bulk = (0..6).flat_map(|family| (0..4_000).map(move |n| bulk_key(family, n)));
         for bytes in keys.into_iter().chain(bulk) {
             let delete = plain_delete(key(&bytes));
