@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! word 0, standing   |state 2|counter 2|fetched 1|second of last access 27|
-//! word 1, shape      |0|temp|win|stale|binary key|queued|pinned|wide|cas|flags|exptime|
+//! word 1, shape      |stale place|temp|win|stale|binary key|queued|pinned|wide|cas|flags|exptime|
 //!                    |value length 13|key length 8|
-//! of a body          |0|queued| |bytes of the value 21|
+//! of a body          |stale place|queued| |bytes of the value 21|
 //! ```
 //!
 //! The standing changes by compare-and-swap, so that a late reader can never bring a freed chunk
@@ -144,13 +144,18 @@ impl Shape {
     pub const WIDE: u32 = 1 << 24;
     /// Somebody is sending the value from its chunks.
     pub const PINNED: u32 = 1 << 25;
-    /// In its class's probation ring (guarded by the class lock).
+    /// In its class's queue (guarded by the class lock).
     pub const QUEUED: u32 = 1 << 26;
     pub const BINARY_KEY: u32 = 1 << 27;
     pub const STALE: u32 = 1 << 28;
     pub const WIN: u32 = 1 << 29;
     /// `temporary_ttl`: never evicted.
     pub const TEMP: u32 = 1 << 30;
+    /// In its class's queue there still is a place from the chunk's last life, before any that
+    /// [`Shape::QUEUED`] speaks of (guarded by the class lock).
+    pub const STALE_PLACE: u32 = 1 << 31;
+    /// What belongs to the chunk, whatever item is in it.
+    pub const PLACES: u32 = Shape::QUEUED | Shape::STALE_PLACE;
     /// In a wide item, where the length would be: the value goes on in body chunks.
     const CHAINED: u32 = 1 << LEN_SHIFT;
 

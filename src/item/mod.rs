@@ -112,14 +112,14 @@ impl<'a> Item<'a> {
         Shape(self.words[1].load(Relaxed))
     }
 
-    /// Copies the whole item but its standing to a reserved chunk of the same size, whose queued
-    /// bit stays as it is.
+    /// Copies the whole item but its standing to a reserved chunk of the same size, whose places
+    /// in a queue stay.
     pub fn copy_to(self, chunk_size: u32, to: Item<'_>) {
         let words = HEADER_WORDS..chunk_size as usize / 4;
         for (from, to) in self.words[words.clone()].iter().zip(&to.words[words]) {
             to.store(from.load(Relaxed), Relaxed);
         }
-        to.reshape(Shape(self.shape().0 & !Shape::QUEUED));
+        to.reshape(Shape(self.shape().0 & !Shape::PLACES));
     }
 
     #[cfg(test)]
@@ -132,12 +132,12 @@ impl<'a> Item<'a> {
         self.words[1].fetch_or(bits, AcqRel);
     }
 
-    /// Gives a chunk that the caller owns another shape; its queued bit stays as it is. A chunk
+    /// Gives a chunk that the caller owns another shape; its places in a queue stay. A chunk
     /// that is not queued has nobody else to change its shape, so a store will do.
     #[inline]
     pub fn reshape(self, shape: Shape) {
-        if self.shape().has(Shape::QUEUED) {
-            self.clear_bits(!Shape::QUEUED);
+        if self.shape().has(Shape::PLACES) {
+            self.clear_bits(!Shape::PLACES);
             self.set_bits(shape.0);
         } else {
             self.words[1].store(shape.0, Relaxed);

@@ -1,6 +1,7 @@
 //! Emptying a page that is draining: what lives on it is copied to other chunks of its class, as
 //! long as there are any; where there are none, the class's own order says what goes for it.
 
+use super::evict;
 use super::flush::Horizon;
 use super::index::{LineGuard, Slot};
 use super::shard::Shard;
@@ -158,6 +159,25 @@ impl Shard {
             }
         }
         way.spare.is_some()
+    }
+
+    /// Gives an emptied page to another class or to the pool; false, and it is in service again,
+    /// where it is not empty.
+    pub fn end_drain(&self, page: PageNo, from: ClassId, to: Option<ClassId>) -> bool {
+        let mut class = self.slabs.lock(from);
+        let emptied = match to {
+            None => class.finish_drain(page),
+            Some(_) => class.let_go(page),
+        };
+        if emptied {
+            evict::forget_page(&mut class, page);
+        }
+        // One lock at a time.
+        drop(class);
+        if let Some(to) = to.filter(|_| emptied) {
+            self.slabs.lock(to).adopt(page, from);
+        }
+        emptied
     }
 
     /// Gives back what was kept ready.

@@ -284,7 +284,7 @@ fn reserve_shard(
     secrets: RapidSecrets,
 ) -> Result<Shard, String> {
     let as_memcached = s.layout == Layout::Memcached;
-    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct);
+    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct, as_memcached);
     let page = u64::from(geometry.page_size());
     let classes = geometry.classes().count() as u64;
     let beyond = if as_memcached { classes } else { 0 };

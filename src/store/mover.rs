@@ -342,18 +342,7 @@ impl Shard {
             }
         }
         self.end_evacuation(&mut m.way);
-        let (page, from) = (m.way.page, m.way.class);
-        let moved = match m.to {
-            None => self.slabs.lock(from).finish_drain(page),
-            Some(to) => {
-                // One lock at a time.
-                let let_go = self.slabs.lock(from).let_go(page);
-                if let_go {
-                    self.slabs.lock(to).adopt(page, from);
-                }
-                let_go
-            }
-        };
+        let moved = self.end_drain(m.way.page, m.way.class, m.to);
         stats.slabs_moved.fetch_add(u64::from(moved), Relaxed);
         Step::Over { moved }
     }

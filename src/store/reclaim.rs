@@ -245,7 +245,8 @@ impl Shard {
         // Whose page it is, and that it is empty, counts only now.
         let mine = self.slabs.owner_of(page) == class && guard.used_on(page) == 0;
         if mine && guard.free_chunks() > spare && guard.start_drain(page) {
-            guard.finish_drain(page);
+            drop(guard);
+            self.end_drain(page, class, None);
         }
     }
 

@@ -174,39 +174,37 @@ impl Shard {
     pub fn admit(&self, l: &Local, chunk: ChunkRef, hash: u64) {
         let known = self.ghost.recall(hash).is_some_and(|memory| memory.age <= EPOCHS);
         if known && self.rule().eviction == Eviction::S3 {
-            self.leave_queue(chunk);
             let item = self.item(chunk);
+            evict::leave(&mut self.slabs.lock(self.slabs.class_of(chunk)), item);
             item.change_standing(item.standing(), item.standing().with_counter(1));
         } else {
             self.enqueue(l, chunk);
         }
     }
 
-    /// Queues a linked item, unless its chunk is queued already.
+    /// Gives an item that is new in its chunk a place in its class's queue, unless it is TEMP.
     pub fn enqueue(&self, l: &Local, chunk: ChunkRef) {
         let item = self.item(chunk);
-        if !item.shape().has(Shape::QUEUED | Shape::TEMP) {
-            let id = self.slabs.class_of(chunk);
-            let mut class = self.slabs.lock(id);
-            evict::enqueue(&mut class, chunk, item, self.rule());
-            let moves = std::mem::take(&mut class.moves);
-            drop(class);
-            self.count_moves(l, id, moves);
+        let id = self.slabs.class_of(chunk);
+        let mut class = self.slabs.lock(id);
+        if item.shape().has(Shape::TEMP) {
+            return evict::leave(&mut class, item);
         }
+        evict::enqueue(&mut class, chunk, item, self.rule());
+        let moves = std::mem::take(&mut class.moves);
+        drop(class);
+        self.count_moves(l, id, moves);
     }
 
-    fn leave_queue(&self, chunk: ChunkRef) {
-        if self.item(chunk).shape().has(Shape::QUEUED) {
-            self.item(chunk).clear_bits(Shape::QUEUED);
-        }
-    }
-
-    /// Queues an item if the one that it replaces was.
+    /// Gives an item that is new in its chunk a place if the one that it replaces had one.
     pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
         if old.has(Shape::QUEUED) {
             self.enqueue(l, chunk);
         } else {
-            self.leave_queue(chunk);
+            let item = self.item(chunk);
+            if item.shape().has(Shape::QUEUED) {
+                evict::leave(&mut self.slabs.lock(self.slabs.class_of(chunk)), item);
+            }
         }
     }
 
@@ -432,7 +430,7 @@ impl Shard {
                     continue;
                 }
                 self.drop_items(l, page, donor, horizon);
-                if self.slabs.lock(donor).finish_drain(page) {
+                if self.end_drain(page, donor, None) {
                     return true;
                 }
             }

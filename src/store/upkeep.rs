@@ -7,6 +7,7 @@ use super::ghost::LINE_BYTES;
 use super::shard::Shard;
 use super::types::Local;
 use super::{Store, index};
+use crate::config::Layout;
 use slab::ClassId;
 use slab::sync::MODELLED;
 use std::sync::atomic::Ordering::Relaxed;
@@ -108,7 +109,8 @@ impl Store {
     fn apply_knobs(&self, _: &Local) -> Pace {
         let segmented = self.knobs.segmented.load(Relaxed);
         let hot = self.knobs.hot_pct.load(Relaxed);
-        let rule = Rule::of(self.settings.eviction, segmented, hot);
+        let roomy = self.settings.layout == Layout::Memcached;
+        let rule = Rule::of(self.settings.eviction, segmented, hot, roomy);
         for shard in &self.shards {
             if shard.rule() != rule {
                 shard.rule.store(rule.pack(), Relaxed);

@@ -13,11 +13,18 @@ use super::flush::Horizon;
 use super::ghost::Part;
 use crate::config::Eviction;
 use crate::item::{Item, Shape, Standing, State, body_head};
-use slab::{ChunkRef, ClassGuard};
+use slab::{ChunkRef, ClassGuard, PageNo};
 use std::collections::VecDeque;
 
-/// Headers that one choice may look at.
+/// Headers that one choice may look at: first those that the policy shows, then, if none of them
+/// is an item that could go, any.
 pub(super) const LOOK_MAX: usize = 64;
+const LOOK_ANYWHERE: usize = 16;
+/// Places without an item that an item which joins takes away from the queue's front.
+const CLEAN_AT_ONCE: usize = 2;
+
+/// Places that are gone through when a page leaves: some tens of microseconds.
+const FORGET_MAX: usize = 1 << 16;
 
 /// Seconds in which a flat LRU takes an item's reads for one, as memcached's does.
 pub(super) const BUMP_INTERVAL: u32 = 60;
@@ -28,28 +35,31 @@ pub(super) struct Rule {
     pub eviction: Eviction,
     /// Probation's share of a class's chunks, in thousandths.
     pub probation: u32,
+    /// Queues are not charged to -m, so probation may be longer than its share for as long as
+    /// there is room.
+    pub roomy: bool,
 }
 
 impl Rule {
     /// What the options come to: a flat LRU where segments are not wanted, and half of what
     /// memcached would make HOT for probation, so that its 20 per cent give S3-FIFO's tenth.
-    pub fn of(eviction: Eviction, segmented: bool, hot_pct: u32) -> Rule {
+    pub fn of(eviction: Eviction, segmented: bool, hot_pct: u32, roomy: bool) -> Rule {
         let eviction = if segmented || eviction != Eviction::S3 { eviction } else { Eviction::Lru };
-        Rule { eviction, probation: hot_pct * 5 }
+        Rule { eviction, probation: hot_pct * 5, roomy }
     }
 
     pub fn pack(self) -> u32 {
-        (self.eviction as u32) << 16 | self.probation
+        u32::from(self.roomy) << 24 | (self.eviction as u32) << 16 | self.probation
     }
 
     #[inline]
     pub fn unpack(word: u32) -> Rule {
-        let eviction = match word >> 16 {
+        let eviction = match word >> 16 & 0xFF {
             0 => Eviction::S3,
             1 => Eviction::Lru,
             _ => Eviction::Sieve,
         };
-        Rule { eviction, probation: word & 0xFFFF }
+        Rule { eviction, probation: word & 0xFFFF, roomy: word >> 24 != 0 }
     }
 
     /// Bytes kept per chunk beside the arena, times 64: references, and the queues' slack of a
@@ -66,8 +76,8 @@ impl Rule {
 /// What a class keeps under its lock.
 #[derive(Default)]
 pub(super) struct Policy {
-    /// Oldest first. An entry counts only while its chunk's queued bit is set, and a chunk stands
-    /// here or in `passed` at most once.
+    /// Oldest first. An entry counts only if its chunk's queued bit is set, and not the one that
+    /// says that there is a stale one first; a chunk stands here and in `passed` at most twice.
     ring: VecDeque<ChunkRef>,
     /// What the hand of SIEVE has passed in this round.
     passed: VecDeque<ChunkRef>,
@@ -118,24 +128,86 @@ enum Look {
 
 pub(super) type Class<'a> = ClassGuard<'a, Policy>;
 
-/// A new item takes its place, unless its chunk is still queued from its last life.
+/// A new item takes its place. That which its chunk may still have from its last life is stale.
 pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, rule: Rule) {
-    if item.shape().has(Shape::QUEUED | Shape::TEMP) {
+    let room = match rule.eviction {
+        Eviction::S3 if !rule.roomy => s3::make_way(class, rule),
+        _ => class.total_chunks() as usize,
+    };
+    let shape = item.shape();
+    let most = if rule.roomy { 2 * room } else { room + room / 8 };
+    if class.ring.len() + class.passed.len() >= most {
+        if shape.has(Shape::QUEUED) {
+            // It comes a little early.
+            return;
+        }
+        if let Some(oldest) = pop_place(class) {
+            dequeue(class, oldest);
+        }
+    }
+    if shape.has(Shape::QUEUED) && shape.has(Shape::STALE_PLACE) {
         return;
     }
-    let room = match rule.eviction {
-        Eviction::S3 => s3::make_way(class, rule),
-        Eviction::Lru | Eviction::Sieve => class.total_chunks() as usize,
-    };
+    leave(class, item);
+    clean_front(class);
     class.fit(room);
     class.ring.push_back(chunk);
     item.set_bits(Shape::QUEUED);
 }
 
+/// Takes the queue's first place whose page is still the class's: pages that have moved leave theirs
+/// behind, which is seen without looking at a header.
+fn pop_place(class: &mut Class<'_>) -> Option<ChunkRef> {
+    loop {
+        let chunk = class.ring.pop_front()?;
+        if class.slabs().is_chunk_of(chunk, class.class()) {
+            return Some(chunk);
+        }
+    }
+}
+
+/// A page is no longer the class's: takes its places out of the queue, lest it come back and they
+/// be taken for those of its new items. In a very long queue they are left to be met: the worst
+/// that comes of it is that some items are looked at early.
+pub(super) fn forget_page(class: &mut Class<'_>, page: PageNo) {
+    if class.ring.len() + class.passed.len() <= FORGET_MAX {
+        let slabs = class.slabs();
+        class.ring.retain(|chunk| slabs.page_of(*chunk) != page);
+        class.passed.retain(|chunk| slabs.page_of(*chunk) != page);
+    }
+}
+
+/// Takes places without an item away from the queue's front, lest they outnumber the others when a
+/// class that was emptied fills again.
+fn clean_front(class: &mut Class<'_>) {
+    for _ in 0..CLEAN_AT_ONCE {
+        let Some(chunk) = class.ring.front().copied() else { return };
+        let item = item_of(class, chunk);
+        let shape = item.shape();
+        let lives = class.slabs().is_chunk_of(chunk, class.class())
+            && shape.has(Shape::QUEUED)
+            && !shape.has(Shape::STALE_PLACE)
+            && item.standing().state() != State::Free;
+        if lives {
+            return;
+        }
+        class.ring.pop_front();
+        dequeue(class, chunk);
+    }
+}
+
+/// An item is not to have a place. One that its chunk has from its last life goes stale.
+pub(super) fn leave(_: &mut Class<'_>, item: Item<'_>) {
+    if item.shape().has(Shape::QUEUED) {
+        item.clear_bits(Shape::QUEUED);
+        item.set_bits(Shape::STALE_PLACE);
+    }
+}
+
 /// The item that should go; `None` where all that was looked at is pinned, reserved or TEMP.
 pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Option<Victim> {
     let mut spare: Option<(u32, Victim)> = None;
-    for _ in 0..LOOK_MAX {
+    for _ in 0..LOOK_MAX - LOOK_ANYWHERE {
         let part = match rule.eviction {
             Eviction::S3 => s3::turn(class, rule),
             Eviction::Lru | Eviction::Sieve => Part::Main,
@@ -155,7 +227,20 @@ pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Opt
             Look::Spare(_) | Look::Skip => {}
         }
     }
-    spare.map(|(_, victim)| victim)
+    spare.map(|(_, victim)| victim).or_else(|| any_victim(class))
+}
+
+/// The least read of the next items under the hand, whatever the queues say of them: after many
+/// deletes these may hold next to nothing but stale places.
+fn any_victim(class: &mut Class<'_>) -> Option<Victim> {
+    let looks = (0..LOOK_ANYWHERE).filter_map(|_| {
+        let chunk = next_under_hand(class)?;
+        let item = item_of(class, chunk);
+        let (standing, shape) = (item.standing(), item.shape());
+        let victim = Victim { chunk, part: part_of(shape) };
+        evictable(standing, shape).then_some((standing.counter(), victim))
+    });
+    looks.min_by_key(|(counter, _)| *counter).map(|(_, victim)| victim)
 }
 
 /// Where an item stands that was not chosen by [`victim`].
@@ -208,23 +293,32 @@ fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
         return Entry::Gone;
     }
     let (standing, shape) = (item.standing(), item.shape());
+    if shape.has(Shape::STALE_PLACE) {
+        item.clear_bits(Shape::STALE_PLACE);
+        return Entry::Gone;
+    }
     if !shape.has(Shape::QUEUED) {
         return Entry::Gone;
     }
     item.clear_bits(Shape::QUEUED);
     match standing.state() {
+        State::Linked if shape.has(Shape::TEMP) => Entry::Gone,
         State::Linked if shape.has(Shape::PINNED) => Entry::Busy,
         State::Linked => Entry::Item(item, shape, standing),
         _ => Entry::Gone,
     }
 }
 
-/// Looks at the chunk under the hand, as a clock does: a counter above 0 costs one.
-fn sweep(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
+fn next_under_hand(class: &mut Class<'_>) -> Option<ChunkRef> {
     let mut hand = class.hand;
     let chunk = hand.advance(class).or_else(|| hand.advance(class));
     class.hand = hand;
-    let chunk = chunk?;
+    chunk
+}
+
+/// Looks at the chunk under the hand, as a clock does: a counter above 0 costs one.
+fn sweep(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
+    let chunk = next_under_hand(class)?;
     let item = item_of(class, chunk);
     let (standing, shape) = (item.standing(), item.shape());
     if standing.is_body() {

@@ -2,7 +2,7 @@
 //! is spared: as a flat LRU would have it, it joins the end again (which is second-chance FIFO: an
 //! LRU in steps of one round); as SIEVE has it, it keeps its place behind the hand.
 
-use super::{Class, Entry, Look, dequeue, is_dead, item_of, sweep};
+use super::{Class, Entry, Look, dequeue, is_dead, item_of, pop_place, sweep};
 use crate::config::Eviction;
 use crate::item::Shape;
 use crate::store::flush::Horizon;
@@ -18,7 +18,7 @@ pub(super) fn next(
         let policy = &mut **class;
         std::mem::swap(&mut policy.ring, &mut policy.passed);
     }
-    let Some(chunk) = class.ring.pop_front() else {
+    let Some(chunk) = pop_place(class) else {
         // Nothing is queued: what there is came before this policy did, or is a chain's body.
         return sweep(class, horizon);
     };

@@ -5,7 +5,7 @@
 //! place by a hand: a counter above 0 costs one, an item at 0 is the victim. What left probation
 //! only because newer items came while there was room has earned nothing: it goes first.
 
-use super::{Class, Entry, Look, Rule, dequeue, evictable, is_dead, item_of};
+use super::{Class, Entry, Look, Rule, dequeue, evictable, is_dead, item_of, pop_place};
 use crate::item::Shape;
 use crate::store::flush::Horizon;
 use crate::store::ghost::Part;
@@ -23,7 +23,7 @@ pub(super) fn make_way(class: &mut Class<'_>, rule: Rule) -> usize {
         if class.ring.len() < room {
             break;
         }
-        let Some(oldest) = class.ring.pop_front() else { break };
+        let Some(oldest) = pop_place(class) else { break };
         match dequeue(class, oldest) {
             Entry::Gone => continue,
             Entry::Item(_, _, standing) if !standing.fetched() => class.unread += 1,
@@ -74,7 +74,7 @@ pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
 
 /// Looks at the oldest entry of probation.
 pub(super) fn next(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
-    let chunk = class.ring.pop_front()?;
+    let chunk = pop_place(class)?;
     let Entry::Item(item, shape, standing) = dequeue(class, chunk) else {
         return Some((chunk, Look::Skip));
     };
