@@ -333,7 +333,7 @@ fn a_shrink_and_writes_leave_every_key_once() {
     ];
     let left: [&[(&str, &[u8])]; 3] = [&[("a", b"y")], &[("a", b"x"), ("z", b"y")], &[]];
     for (write, left) in writes.into_iter().zip(left) {
-        check(move || {
+        check_interrupted(2, move || {
             let user = shrinking("a");
             let shrinker = user.spawn(|user| user.resize());
             write(&user);

@@ -5,7 +5,7 @@ use rustcached::command::{Delete, Get, Set};
 use rustcached::config::{Layout, Settings};
 use rustcached::store::{DeleteOutcome, Key, Local, Outcome, Pace, Store};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::scope;
 
 const WRITERS: u32 = 3;
@@ -104,17 +104,14 @@ fn run(layout: Layout) {
     let user = User::of(&store);
     (0..STABLE).for_each(|n| user.set(&stable(n), &stable(n)));
     let start = store.info().hash_bytes;
-    let writing = AtomicUsize::new(WRITERS as usize);
     let done = AtomicBool::new(false);
     let (mut largest, mut shrinks) = (start, 0);
     scope(|threads| {
-        for me in 0..WRITERS {
-            let (user, writing) = (User::of(&store), &writing);
-            threads.spawn(move || {
-                user.write(me);
-                writing.fetch_sub(1, Relaxed);
-            });
-        }
+        let spawn = |me| {
+            let user = User::of(&store);
+            threads.spawn(move || user.write(me))
+        };
+        let writers: Vec<_> = (0..WRITERS).map(spawn).collect();
         let (reader, done) = (User::of(&store), &done);
         threads.spawn(move || {
             while !done.load(Relaxed) {
@@ -124,7 +121,8 @@ fn run(layout: Layout) {
             }
         });
         let mut before = start;
-        while store.tick(&user.local) != Pace::Rest || writing.load(Relaxed) > 0 {
+        let writing = || writers.iter().any(|writer| !writer.is_finished());
+        while store.tick(&user.local) != Pace::Rest || writing() {
             let bytes = store.info().hash_bytes;
             shrinks += usize::from(bytes < before);
             (largest, before) = (largest.max(bytes), bytes);
