@@ -109,9 +109,10 @@ impl Shard {
         if self.index.is_resizing() {
             return Pace::Rest;
         }
+        let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(chunk));
         let trimmed = self.index.trim_nodes(2 * kept);
         self.discharge_index(trimmed);
-        if trimmed > 0 { Pace::Spare } else { Pace::Rest }
+        if gathered > 0 || trimmed > 0 { Pace::Spare } else { Pace::Rest }
     }
 
     /// True where more lines can be moved at once.

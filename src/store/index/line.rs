@@ -83,7 +83,7 @@ impl<'a> Segment<'a> {
         word.store(u32::from_le_bytes(tags), Release);
     }
 
-    fn reference(self, slot: usize) -> u32 {
+    pub fn reference(self, slot: usize) -> u32 {
         self.slots[slot].load(Relaxed)
     }
 
@@ -260,6 +260,16 @@ impl<'a> LineGuard<'a> {
     /// Numbers of the chain's nodes.
     pub(super) fn nodes(&self) -> Vec<u32> {
         self.segments().filter_map(Segment::link).collect()
+    }
+
+    /// Moves what is in one of the chain's nodes to a lower one; false where that cannot be.
+    pub(super) fn lower_node(&mut self, node: u32) -> bool {
+        let Some(owner) = self.segments().find(|s| s.link() == Some(node)) else { return false };
+        let Some(copy) = self.index.nodes.copy_down(node) else { return false };
+        self.dirty = true;
+        owner.set(owner.last(), LINK, copy);
+        self.index.nodes.put(node);
+        true
     }
 
     /// Empties the line: what was under it, and its nodes, empty and now the caller's.

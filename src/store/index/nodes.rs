@@ -1,6 +1,8 @@
 //! Nodes: room for what does not fit a line. They come in blocks of a system page, opened when
 //! nodes run short and closed from the top when they are not needed. The lowest free node is taken
-//! first, so that use gathers at the bottom: a shrinking index takes each of its nodes anew.
+//! first, and what is used in a block that should be closed moves down ([`Index::gather`]).
+//!
+//! [`Index::gather`]: super::Index::gather
 
 use super::Full;
 use super::line::{Segment, clear};
@@ -9,10 +11,10 @@ use slab::sync::{MODELLED, Mutex, Ordering, fence};
 use std::io;
 use std::ops::Range;
 
-use Ordering::Release;
+use Ordering::{Relaxed, Release};
 
 const NODE_WORDS: usize = 8;
-const BLOCK_NODES: u32 = if MODELLED { 8 } else { 128 };
+pub(super) const BLOCK_NODES: u32 = if MODELLED { 8 } else { 128 };
 /// Bytes that one more block is charged for.
 pub const BLOCK_BYTES: u64 = BLOCK_NODES as u64 * NODE_WORDS as u64 * 4;
 /// Blocks closed at once.
@@ -102,6 +104,32 @@ impl Nodes {
     /// Opens one more block; false where there is no room for it.
     pub fn open_block(&self) -> bool {
         self.spare.lock().open_block()
+    }
+
+    /// Nodes used in the last block, if more than `kept` would be free without it.
+    pub fn last_used(&self, kept: u32) -> Vec<u32> {
+        let spare = self.spare.lock();
+        if spare.open == 1 || spare.left() < kept.saturating_add(BLOCK_NODES) {
+            return Vec::new();
+        }
+        let free = spare.free[spare.open as usize - 1];
+        let used = (0..BLOCK_NODES).filter(|bit| free >> bit & 1 == 0);
+        used.map(|bit| (spare.open - 1) * BLOCK_NODES + bit).collect()
+    }
+
+    /// Copies a node that is the caller's to one that is lower, which is now the caller's as well;
+    /// `None` where there is none.
+    pub fn copy_down(&self, node: u32) -> Option<u32> {
+        let copy = self.take().ok()?;
+        if copy > node {
+            self.put(copy);
+            return None;
+        }
+        let at = |node: u32| &self.words[node as usize * NODE_WORDS..][..NODE_WORDS];
+        for (from, to) in at(node).iter().zip(at(copy)) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        Some(copy)
     }
 
     /// Closes some blocks of which nothing is used, as long as `kept` free nodes are left; returns

@@ -120,6 +120,19 @@ impl Index {
         Step::Moved(next.given_up().map_or(0, |lines| self.release(lines)))
     }
 
+    /// Moves what is in the last block of nodes to lower ones, if more than `kept` nodes would be
+    /// free without it; returns how many it moved. Not while lines are moved.
+    pub fn gather(&self, kept: u32, hash_of: impl Fn(ChunkRef) -> u64) -> usize {
+        let used = self.nodes.last_used(kept).into_iter();
+        used.filter(|node| {
+            // A guess, as the line is not locked: it is good if the node is found there.
+            let first = self.nodes.segment(*node).map_or(0, |segment| segment.reference(0));
+            ChunkRef::from_u32(first)
+                .is_some_and(|chunk| self.lock(hash_of(chunk)).lower_node(*node))
+        })
+        .count()
+    }
+
     /// Has the memory at hand that is needed under the lock.
     fn prepare(&self, g: Geometry, line: u32, warm: impl Fn(ChunkRef)) {
         let segment = Segment::of_line(self.line_words(line));
@@ -176,7 +189,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::index::LINE_STEP;
+    use crate::store::index::nodes::BLOCK_NODES;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -240,6 +253,9 @@ mod tests {
                 }),
                 Op::Trim => {
                     let (bytes, spare) = (self.index.bytes(), self.index.spare_nodes());
+                    if !self.index.is_resizing() {
+                        self.index.gather(64, hash_of);
+                    }
                     let trimmed = self.index.trim_nodes(64);
                     assert_eq!(self.index.bytes(), bytes - trimmed);
                     assert!(self.index.spare_nodes() >= 64.min(spare));
@@ -336,6 +352,29 @@ mod tests {
             assert!((0..60).all(|n| index.lock(0).find(|c| c == chunk(n)).is_some()));
             assert_eq!(index.spare_nodes(), MOVE_NODES);
         }
+    }
+
+    #[test]
+    fn nodes_gather_at_the_bottom() {
+        let mut model = Model::new();
+        model.run(&Op::Fill(0..9_000));
+        let many = model.index.bytes();
+        // Those of the lines that come last are left.
+        let (_, high): (Vec<u32>, Vec<u32>) = (0..9_000)
+            .partition(|n| model.index.geometry().line(hash_of(chunk(*n))) < LINE_STEP * 7 / 8);
+        (0..9_000).filter(|n| !high.contains(n)).for_each(|n| model.remove(n));
+        let (used, mut moved) = (model.index.used_nodes(), 0);
+        loop {
+            let now = model.index.gather(64, hash_of);
+            moved += now;
+            if model.index.trim_nodes(64) == 0 && now == 0 {
+                break;
+            }
+        }
+        model.check();
+        assert!(moved > 0 && model.index.used_nodes() == used);
+        assert!(model.index.spare_nodes() < 64 + BLOCK_NODES, "of {used}");
+        assert!(model.index.bytes() < many);
     }
 
     /// X4
