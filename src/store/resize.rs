@@ -112,7 +112,12 @@ impl Shard {
         let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(chunk));
         let trimmed = self.index.trim_nodes(2 * kept);
         self.discharge_index(trimmed);
-        if gathered > 0 || trimmed > 0 { Pace::Spare } else { Pace::Rest }
+        match gathered > 0 || trimmed > 0 {
+            // Where memory is short, items go for want of it.
+            true if self.slabs.available_pages() == 0 => Pace::Urgent,
+            true => Pace::Spare,
+            false => Pace::Rest,
+        }
     }
 
     /// True where more lines can be moved at once.
