@@ -219,6 +219,16 @@ mod tests {
     struct Model {
         index: Index,
         held: BTreeSet<u32>,
+        walk: Walk,
+    }
+
+    /// A walk by hash, and what it saw.
+    #[derive(Default)]
+    struct Walk {
+        upper: u64,
+        seen: BTreeSet<u32>,
+        /// What was there all the time.
+        throughout: BTreeSet<u32>,
     }
 
     fn chunk(n: u32) -> ChunkRef {
@@ -233,7 +243,7 @@ mod tests {
     impl Model {
         fn new() -> Model {
             let index = Index::new(LINE_STEP, LINE_STEP * 16).expect("address space");
-            Model { index, held: BTreeSet::new() }
+            Model { index, held: BTreeSet::new(), walk: Walk::default() }
         }
 
         fn run(&mut self, op: &Op) {
@@ -250,6 +260,7 @@ mod tests {
                 Op::Resize(_) => {}
                 Op::Steps(steps) => (0..*steps).for_each(|_| {
                     self.step();
+                    self.walk();
                 }),
                 Op::Trim => {
                     let (bytes, spare) = (self.index.bytes(), self.index.spare_nodes());
@@ -274,6 +285,21 @@ mod tests {
             step
         }
 
+        /// Looks at one line more. Around, it has seen once what was there throughout.
+        fn walk(&mut self) {
+            let walk = &mut self.walk;
+            let (line, span) = self.index.lock_span(walk.upper as u32);
+            line.for_each(|_, _, chunk| {
+                let due = span.contains(&(hash_of(chunk) >> 32));
+                assert!(!due || walk.seen.insert(chunk.to_u32() - 1), "twice");
+            });
+            walk.upper = span.end;
+            if walk.upper == 1 << 32 {
+                assert!(walk.throughout.is_subset(&walk.seen), "missed");
+                *walk = Walk { throughout: self.held.clone(), ..Walk::default() };
+            }
+        }
+
         fn insert(&mut self, n: u32) {
             if self.held.insert(n) {
                 let mut line = self.index.lock(hash_of(chunk(n)));
@@ -287,6 +313,7 @@ mod tests {
             let mut line = self.index.lock(hash_of(chunk(n)));
             let found = line.find(|c| c == chunk(n));
             assert_eq!(found.is_some(), self.held.remove(&n));
+            self.walk.throughout.remove(&n);
             if let Some((slot, _)) = found {
                 line.remove(slot);
             }
@@ -324,7 +351,9 @@ mod tests {
                 model.run(op);
                 model.check();
             }
-            while model.step() != Step::Done {}
+            while model.step() != Step::Done || model.walk.upper != 0 {
+                model.walk();
+            }
             model.run(&Op::Empty(0..15_000));
             assert_eq!(model.index.used_nodes(), 0);
         }

@@ -1,4 +1,4 @@
-//! Going through the index by hash: what a walk needs that must not be led astray by growth or shrink.
+//! Going through the index by hash: what a walk needs that growth and shrink must not lead astray.
 
 use super::{Geometry, Index, LineGuard};
 use slab::ChunkRef;
