@@ -24,7 +24,7 @@ const SMALLEST: usize = 512 / 24;
 /// More than fits the largest chunk of 64 bytes: a head and a body.
 const LARGE: usize = 60;
 
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(25);
 
 /// One thread's view of a store.
 struct User {

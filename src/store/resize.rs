@@ -15,7 +15,7 @@ const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
 /// Lines moved in one step: some tens of microseconds of work.
 const LINES_PER_STEP: u32 = 64;
 /// One node for so many lines is kept free, for writes between two steps.
-const LINES_PER_SPARE_NODE: u32 = 64;
+const LINES_PER_SPARE_NODE: u32 = 128;
 /// Smallest item, with its share of the index: what bounds the number of items.
 const ITEM_MIN: u64 = if MODELLED { 200 } else { 24 };
 
@@ -66,6 +66,8 @@ impl Store {
             return nodes;
         }
         match aim(shard.items.load(Relaxed), index.len(), index.floor()) {
+            // What an earlier growth has freed may pay for this one.
+            Aim::Grow if shard.has_spare_nodes() => nodes,
             Aim::Grow => nodes.max(shard.grow(l, horizon)),
             Aim::Shrink(lines) => {
                 shard.spend_savings();
@@ -99,15 +101,22 @@ impl Shard {
         }
     }
 
+    /// Nodes that are kept free.
+    fn nodes_kept(&self) -> u32 {
+        MOVE_NODES + self.index.len() / LINES_PER_SPARE_NODE
+    }
+
+    /// True where so many nodes are free that some are to be given back.
+    fn has_spare_nodes(&self) -> bool {
+        self.index.can_trim(2 * self.nodes_kept())
+    }
+
     /// Keeps some nodes free, and not many more than that.
     fn keep_nodes(&self, l: &Local, horizon: Horizon) -> Pace {
-        let kept = MOVE_NODES + self.index.len() / LINES_PER_SPARE_NODE;
+        let kept = self.nodes_kept();
         if self.index.spare_nodes() < kept {
             let more = self.add_nodes() || self.give_up_page(l, horizon);
             return if more { Pace::Urgent } else { Pace::Rest };
-        }
-        if self.index.is_resizing() {
-            return Pace::Rest;
         }
         let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(chunk));
         let trimmed = self.index.trim_nodes(2 * kept);
@@ -137,13 +146,15 @@ impl Shard {
     }
 
     /// Starts to grow the index, once that is paid for: by half while pages are plentiful, by an
-    /// eighth when they are not.
+    /// eighth when they are not, and by more where the items have run ahead.
     fn grow(&self, l: &Local, horizon: Horizon) -> Pace {
         let lines = self.index.len();
         let page = u64::from(self.slabs.geometry().page_size());
         let half = u64::from(lines / 2) * LINE_BYTES;
         let plentiful = self.rules.as_memcached || self.slabs.available_pages() * page > half * 4;
-        let more = (lines / if plentiful { 2 } else { 8 }).next_multiple_of(LINE_STEP);
+        let share = lines / if plentiful { 2 } else { 8 };
+        let needed = (self.items.load(Relaxed) / LOAD_MAX * 9 / 8) as u32;
+        let more = needed.saturating_sub(lines).max(share).min(lines).next_multiple_of(LINE_STEP);
         let target = lines.saturating_add(more).min(self.index.ceiling());
         let target = target / LINE_STEP * LINE_STEP;
         if target <= lines {

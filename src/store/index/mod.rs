@@ -190,6 +190,11 @@ impl Index {
         self.nodes.close_blocks(kept)
     }
 
+    /// True where a block of nodes could be given back and leave `kept` free ones.
+    pub fn can_trim(&self, kept: u32) -> bool {
+        self.nodes.can_close(kept)
+    }
+
     /// Nodes that are free.
     pub fn spare_nodes(&self) -> u32 {
         self.nodes.spare()

@@ -109,7 +109,7 @@ impl Nodes {
     /// Nodes used in the last block, if more than `kept` would be free without it.
     pub fn last_used(&self, kept: u32) -> Vec<u32> {
         let spare = self.spare.lock();
-        if spare.open == 1 || spare.left() < kept.saturating_add(BLOCK_NODES) {
+        if !spare.can_close(kept) {
             return Vec::new();
         }
         let free = spare.free[spare.open as usize - 1];
@@ -147,6 +147,11 @@ impl Nodes {
         // What cannot be released is not empty when it is taken again, which clears it.
         let _ = self.words.release(words(closed.start)..words(closed.end));
         closed.len() as u64 * BLOCK_BYTES
+    }
+
+    /// True where `kept` nodes would be free without the last block.
+    pub fn can_close(&self, kept: u32) -> bool {
+        self.spare.lock().can_close(kept)
     }
 
     /// Nodes that are free.
@@ -199,11 +204,16 @@ impl Spare {
         true
     }
 
-    /// The blocks closed. The first, whose node 0 is never free, is not among them.
+    /// The first block stays.
+    fn can_close(&self, kept: u32) -> bool {
+        self.open > 1 && self.left() >= kept.saturating_add(BLOCK_NODES)
+    }
+
+    /// The blocks closed.
     fn close_blocks(&mut self, kept: u32) -> Range<u32> {
         let end = self.open;
         while end - self.open < CLOSED_MAX
-            && self.left() >= kept.saturating_add(BLOCK_NODES)
+            && self.can_close(kept)
             && self.free[self.open as usize - 1] == ALL
         {
             self.open -= 1;
