@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of the smallest index, and of a page with what is charged beside it.
-const INDEX: u64 = 160;
+const INDEX: u64 = 384;
 const PAGE: u64 = 570;
 /// Chunks on a page of the smallest class, which holds keys of 1 and values of up to 15 bytes.
 const SMALLEST: usize = 512 / 24;
 /// More than fits the largest chunk of 64 bytes: a head and a body.
 const LARGE: usize = 60;
 
-const LONGEST: Duration = Duration::from_secs(40);
+const LONGEST: Duration = Duration::from_secs(25);
 
 /// One thread's view of a store.
 struct User {
@@ -40,6 +40,8 @@ fn check_interrupted(times: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 1_000_000;
     builder.preemption_bound = builder.preemption_bound.or(Some(times));
+    // How often it looks at the time.
+    builder.checkpoint_interval = 100;
     builder.max_duration = builder.max_duration.or(Some(LONGEST));
     builder.check(model);
 }
@@ -142,8 +144,8 @@ impl User {
         }
     }
 
-    /// Lets the index grow as far as it will.
-    fn grow(&self) {
+    /// Lets the index grow or shrink as far as it will.
+    fn resize(&self) {
         while self.store.tick(&self.local) != Pace::Rest {}
     }
 
@@ -258,18 +260,22 @@ fn growing() -> User {
     user
 }
 
-/// Some of the keys stay in their lines and some move.
-#[test]
-fn growth_hides_no_key() {
+/// Ways to find a key, without a lock and with it. The first goes from line 1 of 2 to line 2 of 4,
+/// and back; the other stays in line 0.
+fn looks() -> impl Iterator<Item = (fn(&User, &str), &'static str)> {
     let looks: [fn(&User, &str); 2] = [
         |user, name| assert_eq!(user.get(name).unwrap(), b"x"),
         |user, name| assert!(user.touch(name)),
     ];
-    for (look, name) in looks.into_iter().flat_map(|look| ["a", "b", "c"].map(|name| (look, name)))
-    {
+    looks.into_iter().flat_map(|look| ["a", "c"].map(|name| (look, name)))
+}
+
+#[test]
+fn growth_hides_no_key() {
+    for (look, name) in looks() {
         check(move || {
             let user = growing();
-            let grower = user.spawn(|user| user.grow());
+            let grower = user.spawn(|user| user.resize());
             look(&user, name);
             grower.join().unwrap();
             user.holds(6, 1);
@@ -281,7 +287,7 @@ fn growth_hides_no_key() {
 fn growth_and_writes_leave_every_key_once() {
     check(|| {
         let user = growing();
-        let grower = user.spawn(|user| user.grow());
+        let grower = user.spawn(|user| user.resize());
         user.set("a", b"y");
         user.set("z", b"z");
         assert_eq!(user.delete("b"), DeleteOutcome::Deleted);
@@ -290,6 +296,54 @@ fn growth_and_writes_leave_every_key_once() {
         assert_eq!((user.get("b"), user.get("c").unwrap()), (None, b"x".into()));
         user.holds(6, 1);
     });
+}
+
+/// An index that has grown and is about to shrink again, with one key left.
+fn shrinking(left: &str) -> User {
+    let user = growing();
+    let bytes = user.store.info().hash_bytes;
+    user.resize();
+    assert!(user.store.info().hash_bytes > bytes);
+    for name in GROWING.into_iter().filter(|name| *name != left) {
+        assert_eq!(user.delete(name), DeleteOutcome::Deleted);
+    }
+    user
+}
+
+#[test]
+fn a_shrink_hides_no_key() {
+    for (look, name) in looks() {
+        check(move || {
+            let user = shrinking(name);
+            let shrinker = user.spawn(|user| user.resize());
+            look(&user, name);
+            shrinker.join().unwrap();
+            assert_eq!(user.store.info().hash_bytes, INDEX);
+            user.holds(1, 1);
+        });
+    }
+}
+
+#[test]
+fn a_shrink_and_writes_leave_every_key_once() {
+    let writes: [fn(&User); 3] = [
+        |user| user.set("a", b"y"),
+        |user| user.set("z", b"y"),
+        |user| assert_eq!(user.delete("a"), DeleteOutcome::Deleted),
+    ];
+    let left: [&[(&str, &[u8])]; 3] = [&[("a", b"y")], &[("a", b"x"), ("z", b"y")], &[]];
+    for (write, left) in writes.into_iter().zip(left) {
+        check_interrupted(2, move || {
+            let user = shrinking("a");
+            let shrinker = user.spawn(|user| user.resize());
+            write(&user);
+            shrinker.join().unwrap();
+            for (name, value) in left {
+                assert_eq!(user.get(name).unwrap(), *value);
+            }
+            user.holds(left.len() as u64, 1);
+        });
+    }
 }
 
 /// Noting an access never brings a freed chunk back to life.

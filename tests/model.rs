@@ -11,7 +11,7 @@ mod reference;
 use bench::Bench;
 use ops::Op;
 use proptest::prelude::*;
-use rustcached::config::Settings;
+use rustcached::config::{Layout, Settings};
 
 /// Steps between walks over everything, in the long runs.
 const WALK_EVERY: usize = 16;
@@ -69,4 +69,53 @@ fn a_large_value_finds_room_for_its_tail() {
         bench.run(&Op::Bulk { family: 2, count: 12, len });
     }
     bench.validate();
+}
+
+/// In either layout, with the items that are there found after each step.
+#[test]
+fn the_index_follows_its_items_up_and_down() {
+    for layout in [Layout::Compact, Layout::Memcached] {
+        let settings =
+            Settings { maxbytes: 8 << 20, hashpower_init: 11, layout, ..Settings::default() };
+        let mut bench = Bench::new(settings);
+        let start = bench.follow_index().remove(0);
+        for family in 0..3 {
+            bench.run(&Op::Bulk { family, count: 4_000, len: 3 });
+        }
+        let grown = bench.follow_index();
+        assert!(grown.iter().any(|info| info.hash_is_expanding));
+        let last = grown.last().unwrap();
+        assert!(!last.hash_is_expanding && last.hash_power_level > start.hash_power_level);
+        assert!(last.hash_bytes > 12_000 / 11 * 64 && last.hash_bytes < 12_000 * 10);
+        for family in 0..3 {
+            bench.run(&Op::Drop { family, count: 4_000 - 50 });
+        }
+        let shrunk = bench.follow_index();
+        assert!(!shrunk.iter().any(|info| info.hash_is_expanding));
+        assert!(shrunk.windows(2).all(|pair| pair[0].hash_bytes >= pair[1].hash_bytes));
+        let last = shrunk.last().unwrap();
+        assert_eq!(last.hash_power_level, start.hash_power_level);
+        assert_eq!(last.hash_bytes, start.hash_bytes);
+        bench.finish();
+    }
+}
+
+/// `-o no_hashexpand`
+#[test]
+fn an_index_that_may_not_change_holds_everything_all_the_same() {
+    let settings = Settings {
+        maxbytes: 8 << 20,
+        hashpower_init: 11,
+        no_hashexpand: true,
+        ..Settings::default()
+    };
+    let mut bench = Bench::new(settings);
+    for family in 0..6 {
+        bench.run(&Op::Bulk { family, count: 4_000, len: 3 });
+        let power: Vec<u32> =
+            bench.follow_index().iter().map(|info| info.hash_power_level).collect();
+        assert!(power.iter().all(|power| *power == 11), "{power:?}");
+    }
+    bench.validate();
+    bench.finish();
 }

@@ -277,10 +277,9 @@ impl Dump {
             key.clear();
             let item = shard.item(chunk);
             item.copy_key(item.shape(), &mut key);
-            // What lies before the place was shown already.
-            let from = self.place.upper;
-            let shown = span.start < from && shard.hash_bytes(&key) >> 32 < from;
-            if !shown && let Some(listed) = store.listed(shard, chunk, &key, horizon) {
+            // What lies before the span was shown already, and what lies behind it will be.
+            let due = span.contains(&(shard.hash_bytes(&key) >> 32));
+            if due && let Some(listed) = store.listed(shard, chunk, &key, horizon) {
                 show(&listed);
             }
         }

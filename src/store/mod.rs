@@ -34,6 +34,7 @@ mod read;
 mod reclaim;
 mod report;
 mod requests;
+mod resize;
 mod shard;
 mod types;
 mod upkeep;
@@ -313,10 +314,10 @@ fn reserve_shard(
     let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
     // As many lines as hold the items that memcached would have put on that many buckets.
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
-    let affordable = if as_memcached { u64::MAX } else { limit / 32 / index::bytes_of(1) };
+    let affordable = if as_memcached { u64::MAX } else { limit / 32 / index::LINE_BYTES };
     let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
-    let index = Index::new(lines, upkeep::lines_ceiling(reach)).map_err(failed)?;
-    if !as_memcached && !slabs.charge(index::bytes_of(index.len())) {
+    let index = Index::new(lines, resize::lines_ceiling(reach)).map_err(failed)?;
+    if !as_memcached && !slabs.charge(index.bytes()) {
         return Err(format!("-m of {limit} bytes is too small for an index"));
     }
     let rules = Rules {

@@ -2,7 +2,7 @@
 
 use super::shard::Shard;
 use super::types::{ClassInfo, SIZE_STEP, StoreInfo};
-use super::{BUCKET_BYTES, Store, index, read::seconds_left};
+use super::{BUCKET_BYTES, Store, read::seconds_left};
 use crate::item::{Shape, State};
 use slab::ClassId;
 use slab::sync::Ordering::Relaxed;
@@ -48,11 +48,10 @@ impl Store {
     pub fn info(&self) -> StoreInfo {
         let page = u64::from(self.shards[0].slabs.geometry().page_size());
         let sum = |f: &dyn Fn(&Shard) -> u64| self.shards.iter().map(f).sum::<u64>();
-        let lines = sum(&|s| u64::from(s.index.len()));
         let (crawler_running, crawler_starts) = self.crawler_figures();
         StoreInfo {
             hash_power_level: self.hash_power_level(),
-            hash_bytes: lines * index::bytes_of(1),
+            hash_bytes: sum(&|s| s.index.bytes()),
             hash_is_expanding: self.shards.iter().any(|s| s.index.is_growing()),
             free_pages: sum(&|s| s.slabs.free_pages()),
             total_malloced: sum(&|s| (s.slabs.pages_in_use() + s.slabs.free_pages()) * page)

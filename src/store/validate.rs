@@ -34,9 +34,10 @@ impl Store {
     ) -> Result<(), String> {
         let mut indexed = HashSet::new();
         let mut keys = HashSet::new();
-        for line in 0..shard.index.len() {
+        let mut nodes = 0;
+        for line in 0..shard.index.span() {
             let mut chunks = Vec::new();
-            shard.index.visit_line(line, |chunk| chunks.push(chunk));
+            nodes += shard.index.visit_line(line, |chunk| chunks.push(chunk));
             for chunk in chunks {
                 let item = shard.item(chunk);
                 let mut key = Vec::new();
@@ -56,6 +57,9 @@ impl Store {
                 level.0 += 1;
                 level.1 += shard.counted_size(&item.plan(item.shape())) as u64;
             }
+        }
+        if nodes != shard.index.used_nodes() {
+            return Err(format!("{nodes} nodes linked, {} in use", shard.index.used_nodes()));
         }
         self.check_chunks(shard, &indexed)
     }

@@ -4,7 +4,7 @@ use super::Store;
 use super::draft::{Draft, Reservation};
 use super::flush::Horizon;
 use super::held::{Found, Held, Purpose};
-use super::index::{LineGuard, NODES_MORE_BYTES};
+use super::index::LineGuard;
 use super::read::bump_unfetched;
 use super::requests::{Set, SetMode};
 use super::shard::Shard;
@@ -375,9 +375,8 @@ impl Shard {
         chunk: ChunkRef,
         horizon: Horizon,
     ) -> bool {
-        let more = self.rules.as_memcached || self.slabs.charge(NODES_MORE_BYTES);
-        if more && self.index.add_nodes() {
-            return line.insert(chunk).is_ok();
+        if self.add_nodes() && line.insert(chunk).is_ok() {
+            return true;
         }
         if !self.rules.evict {
             return false;

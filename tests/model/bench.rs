@@ -7,7 +7,7 @@ use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use rustcached::config::{Layout, Settings};
 use rustcached::store::{
     ArithOutcome, DeleteOutcome, Hit, Key, KeyHash, Local, Outcome, Pace, Pin, Refusal,
-    Reservation, Store,
+    Reservation, Store, StoreInfo,
 };
 use std::sync::Arc;
 
@@ -126,6 +126,7 @@ impl Bench {
                 self.store.tick(self.local());
             }),
             Op::Bulk { family, count, len } => self.bulk(*family, *count, *len),
+            Op::Drop { family, count } => self.drop_bulk(*family, *count),
         }
     }
 
@@ -152,6 +153,19 @@ impl Bench {
         let keys: Vec<Vec<u8>> = self.reference.entries.keys().cloned().collect();
         let alive = keys.iter().filter(|key| self.known(key).is_some()).count();
         assert!(left as usize <= alive + self.pins.len(), "{left} left, {alive} alive");
+    }
+
+    /// Ticks until nothing is left to do, with a look at everything after each; what `info` says of
+    /// the index at first, in between, and in the end.
+    pub fn follow_index(&mut self) -> Vec<StoreInfo> {
+        let mut seen = vec![self.store.info()];
+        while self.store.tick(self.local()) != Pace::Rest {
+            seen.push(self.store.info());
+            self.validate();
+            assert!(seen.len() < TICKS_MAX, "it never rests");
+        }
+        seen.push(self.store.info());
+        seen
     }
 
     /// Reads everything, then empties the store: whatever was handed out must have come back.
@@ -374,6 +388,19 @@ impl Bench {
                 Ok(Outcome::NoMemory) => assert!(self.keeps_all, "the index is full"),
                 Ok(other) => panic!("{other:?} for a set"),
             }
+        }
+    }
+
+    fn drop_bulk(&mut self, family: u8, count: u32) {
+        for n in 0..count {
+            let bytes = bulk_key(family, n);
+            let live = self.reference.live(&bytes).is_some();
+            let delete = plain_delete(key(&bytes));
+            let outcome = self.store.delete(self.local(), &delete, self.hash(&bytes));
+            let deleted = outcome == DeleteOutcome::Deleted;
+            assert!(!deleted || live, "back from the dead: {}", bytes.escape_ascii());
+            assert!(deleted || !live || !self.keeps_all, "lost: {}", bytes.escape_ascii());
+            self.reference.entries.remove(&bytes);
         }
     }
 

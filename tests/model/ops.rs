@@ -126,6 +126,11 @@ pub enum Op {
     Flush(Option<i32>),
     Advance(u32),
     Tick(u8),
+    /// Deletes what a bulk has stored.
+    Drop {
+        family: u8,
+        count: u32,
+    },
     /// Stores many items of one size.
     Bulk {
         family: u8,
@@ -145,7 +150,8 @@ pub fn settings() -> impl Strategy<Value = Settings> {
             use_cas,
             temp_lru,
             temporary_ttl: 5,
-            hashpower_init: 12,
+            // As few lines as can be, so that the index grows.
+            hashpower_init: 11,
             ..Settings::default()
         })
 }
@@ -173,6 +179,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (1u32..4).prop_map(Op::Advance),
         3 => (1u8..20).prop_map(Op::Tick),
         2 => bulk(),
+        1 => (0u8..6, 0u32..4_000).prop_map(|(family, count)| Op::Drop { family, count }),
     ]
 }
 

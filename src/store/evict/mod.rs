@@ -155,8 +155,8 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, ru
     item.set_bits(Shape::QUEUED);
 }
 
-/// Takes the queue's first place whose page is still the class's: pages that have moved leave theirs
-/// behind, which is seen without looking at a header.
+/// Takes the queue's first place whose page is still the class's: pages that have moved may leave
+/// theirs behind, which is seen without looking at a header.
 fn pop_place(class: &mut Class<'_>) -> Option<ChunkRef> {
     loop {
         let chunk = class.ring.pop_front()?;

@@ -1,0 +1,312 @@
+//! The index: from a key's hash to the chunk of its item.
+//!
+//! ```text
+//! line  |lock and version 4|12 tags|12 chunk references 48|   one cache line
+//! node  |6 tags, 2 unused |6 chunk references 24|             half a cache line
+//! ```
+//!
+//! A full line gives up its last slot to a chain of nodes (tag [`LINK`]), which its own lock
+//! guards, so that nobody ever needs a second one. Lines are picked by multiply-shift of the hash's
+//! upper half; how their number changes stands in `resize`.
+//!
+//! A writer bumps the line's version whenever something is unlinked or changed in place. A reader
+//! may therefore look without the lock and keep what it saw if the version is still the same.
+//!
+//! Invariants:
+//! X1 an item is in the index ⇔ its standing is linked; both change under its line's lock.
+//! X2 a chunk that leaves the index is not reused before the line's version has moved on.
+//! X3 all references under one line belong to hashes of that line.
+//! X4 a line has no version twice, also if its memory was given back in between.
+
+mod line;
+mod nodes;
+mod resize;
+mod span;
+
+pub use line::{LineGuard, Slot};
+pub use nodes::{BLOCK_BYTES, MOVE_NODES};
+pub use resize::Step;
+
+use crate::item::prefetch;
+use line::{LIVE, LOCKED, Segment, tag_of};
+use nodes::Nodes;
+use slab::sync::{AtomicU32, AtomicU64, MODELLED, Ordering, fence, relax};
+use slab::{ChunkRef, Words};
+use std::io;
+
+use Ordering::{Acquire, Relaxed, Release};
+
+const LINE_WORDS: usize = 16;
+/// Lines come in multiples of this.
+pub const LINE_STEP: u32 = if MODELLED { 2 } else { 256 };
+/// Nodes of one line that are read without its lock.
+const NODES_READ_MAX: usize = 64;
+/// Most lines an index can have.
+pub const LINES_MAX: u32 = (1 << 26) - LINE_STEP;
+/// Bytes of a line, without nodes.
+pub const LINE_BYTES: u64 = LINE_WORDS as u64 * 4;
+
+/// Where each hash belongs, in one word: lines before and after a change of their number, in steps,
+/// and the boundary. While the index grows, what the old number puts below the boundary is still
+/// there; while it shrinks, what the old number puts at or above it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Geometry(u64);
+
+impl Geometry {
+    fn new(old: u32, new: u32, boundary: u32) -> Geometry {
+        let (old, new) = (u64::from(old / LINE_STEP), u64::from(new / LINE_STEP));
+        Geometry(old | new << 19 | u64::from(boundary) << 38)
+    }
+
+    fn settled(lines: u32) -> Geometry {
+        Geometry::new(lines, lines, lines)
+    }
+
+    fn old(self) -> u32 {
+        (self.0 & 0x7_FFFF) as u32 * LINE_STEP
+    }
+
+    fn new_lines(self) -> u32 {
+        (self.0 >> 19 & 0x7_FFFF) as u32 * LINE_STEP
+    }
+
+    fn boundary(self) -> u32 {
+        (self.0 >> 38) as u32
+    }
+
+    #[inline]
+    fn line(self, hash: u64) -> u32 {
+        let scale = |lines: u32| (((hash >> 32) * u64::from(lines)) >> 32) as u32;
+        let line = scale(self.old());
+        let stays = (line < self.boundary()) != self.shrinking();
+        if stays { line } else { scale(self.new_lines()) }
+    }
+
+    fn growing(self) -> bool {
+        self.old() < self.new_lines()
+    }
+
+    #[inline]
+    fn shrinking(self) -> bool {
+        self.old() > self.new_lines()
+    }
+}
+
+pub struct Index {
+    lines: Words,
+    nodes: Nodes,
+    geometry: AtomicU64,
+    /// Lines at the start, which it never shrinks below.
+    floor: u32,
+    /// Highest version of any line whose memory was given back, with [`LIVE`]: where lines that
+    /// come back go on.
+    restart: AtomicU32,
+    /// Bytes charged for a growth that has not begun.
+    savings: AtomicU64,
+}
+
+/// The index had no room for one more reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Index {
+    /// An index of `lines` lines (rounded up to [`LINE_STEP`]) that can grow to `ceiling`.
+    pub fn new(lines: u32, ceiling: u32) -> io::Result<Index> {
+        let lines = lines.max(1).next_multiple_of(LINE_STEP).min(LINES_MAX);
+        let ceiling = ceiling.max(lines).min(LINES_MAX);
+        let line_words = Words::reserve(ceiling as usize * LINE_WORDS)?;
+        // Lines are read at random, so every small page costs a walk of the page table; a huge one
+        // costs 2 MiB at the most. Where the system has none, small ones will do.
+        let _ = line_words.huge_pages();
+        Ok(Index {
+            lines: line_words,
+            nodes: Nodes::new(ceiling)?,
+            geometry: AtomicU64::new(Geometry::settled(lines).0),
+            floor: lines,
+            restart: AtomicU32::new(LIVE),
+            savings: AtomicU64::new(0),
+        })
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry(self.geometry.load(Acquire))
+    }
+
+    /// Lines, once any change of their number is done.
+    pub fn len(&self) -> u32 {
+        self.geometry().new_lines()
+    }
+
+    /// Lines that references may be under.
+    pub fn span(&self) -> u32 {
+        let g = self.geometry();
+        g.old().max(g.new_lines())
+    }
+
+    /// Lines at the start.
+    pub fn floor(&self) -> u32 {
+        self.floor
+    }
+
+    /// Most lines that this index can grow to.
+    pub fn ceiling(&self) -> u32 {
+        (self.lines.len() / LINE_WORDS) as u32
+    }
+
+    pub fn is_growing(&self) -> bool {
+        self.geometry().growing()
+    }
+
+    pub fn is_resizing(&self) -> bool {
+        let g = self.geometry();
+        g.old() != g.new_lines()
+    }
+
+    /// Bytes of lines and nodes that it uses or may use at any time.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.geometry().backed()) * LINE_BYTES + self.nodes.bytes()
+    }
+
+    /// Bytes that its owner has charged for a growth to come.
+    pub fn savings(&self) -> u64 {
+        self.savings.load(Relaxed)
+    }
+
+    pub fn save(&self, bytes: u64) {
+        self.savings.store(bytes, Relaxed);
+    }
+
+    // Nodes
+
+    /// Makes room for more nodes, [`BLOCK_BYTES`] that the caller has charged; false where there
+    /// can be no more.
+    pub fn add_nodes(&self) -> bool {
+        self.nodes.open_block()
+    }
+
+    /// Gives back room for nodes of which none is used, as long as `kept` free ones are left;
+    /// returns the bytes.
+    pub fn trim_nodes(&self, kept: u32) -> u64 {
+        self.nodes.close_blocks(kept)
+    }
+
+    /// True where a block of nodes could be given back and leave `kept` free ones.
+    pub fn can_trim(&self, kept: u32) -> bool {
+        self.nodes.can_close(kept)
+    }
+
+    /// Nodes that are free.
+    pub fn spare_nodes(&self) -> u32 {
+        self.nodes.spare()
+    }
+
+    /// Nodes in use.
+    pub fn used_nodes(&self) -> u32 {
+        self.nodes.used()
+    }
+
+    // Lines
+
+    #[inline]
+    fn line_words(&self, line: u32) -> &[AtomicU32] {
+        let at = line as usize * LINE_WORDS;
+        &self.lines[at..at + LINE_WORDS]
+    }
+
+    /// Starts loading a hash's line.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.lines, self.geometry().line(hash) as usize * LINE_WORDS);
+    }
+
+    /// The first reference in a hash's own line that could be the key's, looked up without any
+    /// care: good for prefetching only.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<ChunkRef> {
+        let segment = Segment::of_line(self.line_words(self.geometry().line(hash)));
+        segment.matching(tag_of(hash)).find_map(|(_, chunk)| chunk)
+    }
+
+    /// Locks a hash's line.
+    pub fn lock(&self, hash: u64) -> LineGuard<'_> {
+        loop {
+            let line = self.geometry().line(hash);
+            let guard = self.lock_line(line, hash);
+            if self.geometry().line(hash) == line {
+                return guard;
+            }
+        }
+    }
+
+    /// Unlocks a line whose guard was forgotten. While it is locked the hash's line is the same.
+    #[cfg(feature = "debug-commands")]
+    pub fn unlock_forgotten(&self, hash: u64) {
+        let line = self.geometry().line(hash);
+        let mut guard = LineGuard::new(self, self.line_words(line), hash);
+        guard.dirty();
+    }
+
+    /// As [`Index::lock`], if nobody holds the line now.
+    pub fn try_lock(&self, hash: u64) -> Option<LineGuard<'_>> {
+        let line = self.geometry().line(hash);
+        let guard = self.try_lock_line(line, hash)?;
+        (self.geometry().line(hash) == line).then_some(guard)
+    }
+
+    fn try_lock_line(&self, line: u32, hash: u64) -> Option<LineGuard<'_>> {
+        let words = self.line_words(line);
+        let version = words[0].load(Relaxed);
+        if version & LOCKED != 0
+            || words[0].compare_exchange(version, version | LOCKED, Acquire, Relaxed).is_err()
+        {
+            return None;
+        }
+        // Whoever sees one of our stores below sees the lock bit too.
+        fence(Release);
+        Some(LineGuard::new(self, words, hash))
+    }
+
+    fn lock_line(&self, line: u32, hash: u64) -> LineGuard<'_> {
+        let mut spins = 0;
+        loop {
+            match self.try_lock_line(line, hash) {
+                Some(guard) => return guard,
+                None => relax(&mut spins),
+            }
+        }
+    }
+
+    /// Looks without the lock: `look` is given each chunk that could be the key's until it answers.
+    /// `None` says that a writer came between, or that the line was never locked before, and
+    /// whatever `look` did must be forgotten; `Some(None)` that there is no such key.
+    #[inline]
+    pub fn read<T>(
+        &self,
+        hash: u64,
+        mut look: impl FnMut(ChunkRef) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let line = self.geometry().line(hash);
+        let words = self.line_words(line);
+        let version = words[0].load(Acquire);
+        if version & (LOCKED | LIVE) != LIVE || self.geometry().line(hash) != line {
+            return None;
+        }
+        let tag = tag_of(hash);
+        let mut segment = Segment::of_line(words);
+        let mut steps = 0;
+        let found = loop {
+            if let Some(found) = segment.matching(tag).find_map(|(_, c)| look(c?)) {
+                break Some(found);
+            }
+            // A chain that is being changed may lead in circles; a long one is read with the lock.
+            steps += 1;
+            match segment.link() {
+                Some(node) if steps < NODES_READ_MAX => segment = self.nodes.segment(node)?,
+                Some(_) => return None,
+                None => break None,
+            }
+        };
+        fence(Acquire);
+        (words[0].load(Relaxed) == version).then_some(found)
+    }
+}

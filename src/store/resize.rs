@@ -1,0 +1,268 @@
+//! When the index grows and shrinks, and what it is charged for.
+
+use super::Store;
+use super::flush::Horizon;
+use super::index::{self, BLOCK_BYTES, LINE_BYTES, LINE_STEP, MOVE_NODES, Step};
+use super::shard::Shard;
+use super::types::Local;
+use super::upkeep::Pace;
+use slab::sync::MODELLED;
+use slab::{ChunkRef, ClassId};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Items per line at which the index grows.
+const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
+/// Lines moved in one step: some tens of microseconds of work.
+const LINES_PER_STEP: u32 = 64;
+/// One node for so many lines is kept free, for writes between two steps.
+const LINES_PER_SPARE_NODE: u32 = 128;
+/// Smallest item, with its share of the index: what bounds the number of items.
+const ITEM_MIN: u64 = if MODELLED { 200 } else { 24 };
+
+/// The lines that an index over `limit` bytes could ever need.
+pub(super) fn lines_ceiling(limit: u64) -> u32 {
+    let lines = limit / ITEM_MIN / LOAD_MAX;
+    lines.clamp(u64::from(LINE_STEP), u64::from(index::LINES_MAX)) as u32
+}
+
+/// What the number of items asks of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    Stay,
+    Grow,
+    /// To so many lines.
+    Shrink(u32),
+}
+
+/// Growth by half and a shrink both lead to two thirds of [`LOAD_MAX`], give or take a step. From
+/// there it takes half as many items again to grow, and the loss of two in five to shrink, so that
+/// neither brings the other about.
+fn aim(items: u64, lines: u32, floor: u32) -> Aim {
+    if items >= u64::from(lines) * LOAD_MAX {
+        return Aim::Grow;
+    }
+    if items * 5 >= u64::from(lines) * LOAD_MAX * 2 {
+        return Aim::Stay;
+    }
+    let fewer = ((items * 3 / (LOAD_MAX * 2)) as u32).next_multiple_of(LINE_STEP).max(floor);
+    if fewer < lines { Aim::Shrink(fewer) } else { Aim::Stay }
+}
+
+impl Store {
+    /// A bounded step of the upkeep of some shard's index. One thread alone may call it.
+    pub(super) fn resize_step(&self, l: &Local) -> Pace {
+        self.step_shards(l, |shard| self.resize_shard(l, shard))
+    }
+
+    fn resize_shard(&self, l: &Local, shard: &Shard) -> Pace {
+        let horizon = self.horizon();
+        let index = &shard.index;
+        let nodes = shard.keep_nodes(l, horizon);
+        if index.is_resizing() {
+            let pace = if index.is_growing() { Pace::Urgent } else { Pace::Spare };
+            return if shard.move_lines() { pace } else { nodes };
+        }
+        if self.settings.no_hashexpand {
+            return nodes;
+        }
+        match aim(shard.items.load(Relaxed), index.len(), index.floor()) {
+            // What an earlier growth has freed may pay for this one.
+            Aim::Grow if shard.has_spare_nodes() => nodes,
+            Aim::Grow => nodes.max(shard.grow(l, horizon)),
+            Aim::Shrink(lines) => {
+                shard.spend_savings();
+                index.start(lines);
+                Pace::Spare
+            }
+            Aim::Stay => {
+                shard.spend_savings();
+                nodes
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Room for more nodes; false where there is no memory for them.
+    pub fn add_nodes(&self) -> bool {
+        if !self.rules.as_memcached && !self.slabs.charge(BLOCK_BYTES) {
+            return false;
+        }
+        let added = self.index.add_nodes();
+        if !added {
+            self.discharge_index(BLOCK_BYTES);
+        }
+        added
+    }
+
+    fn discharge_index(&self, bytes: u64) {
+        if !self.rules.as_memcached {
+            self.slabs.discharge(bytes);
+        }
+    }
+
+    /// Nodes that are kept free.
+    fn nodes_kept(&self) -> u32 {
+        MOVE_NODES + self.index.len() / LINES_PER_SPARE_NODE
+    }
+
+    /// True where so many nodes are free that some are to be given back.
+    fn has_spare_nodes(&self) -> bool {
+        self.index.can_trim(2 * self.nodes_kept())
+    }
+
+    /// Keeps some nodes free, and not many more than that.
+    fn keep_nodes(&self, l: &Local, horizon: Horizon) -> Pace {
+        let kept = self.nodes_kept();
+        if self.index.spare_nodes() < kept {
+            let more = self.add_nodes() || self.give_up_page(l, horizon);
+            return if more { Pace::Urgent } else { Pace::Rest };
+        }
+        let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(chunk));
+        let trimmed = self.index.trim_nodes(2 * kept);
+        self.discharge_index(trimmed);
+        match gathered > 0 || trimmed > 0 {
+            // Where memory is short, items go for want of it.
+            true if self.slabs.available_pages() == 0 => Pace::Urgent,
+            true => Pace::Spare,
+            false => Pace::Rest,
+        }
+    }
+
+    /// True where more lines can be moved at once.
+    fn move_lines(&self) -> bool {
+        let warm = |chunk: ChunkRef| {
+            if chunk.word() < self.slabs.words().len() {
+                self.item(chunk).prefetch();
+            }
+        };
+        for _ in 0..LINES_PER_STEP {
+            match self.index.step(warm, |chunk| self.hash_of(chunk)) {
+                Step::Moved(freed) => self.discharge_index(freed),
+                Step::Stuck | Step::Done => return false,
+            }
+        }
+        true
+    }
+
+    /// Starts to grow the index, once that is paid for: by half while pages are plentiful, by an
+    /// eighth when they are not, and by more where the items have run ahead.
+    fn grow(&self, l: &Local, horizon: Horizon) -> Pace {
+        let lines = self.index.len();
+        let page = u64::from(self.slabs.geometry().page_size());
+        let half = u64::from(lines / 2) * LINE_BYTES;
+        let plentiful = self.rules.as_memcached || self.slabs.available_pages() * page > half * 4;
+        let share = lines / if plentiful { 2 } else { 8 };
+        let needed = (self.items.load(Relaxed) / LOAD_MAX * 9 / 8) as u32;
+        let more = needed.saturating_sub(lines).max(share).min(lines).next_multiple_of(LINE_STEP);
+        let target = lines.saturating_add(more).min(self.index.ceiling());
+        let target = target / LINE_STEP * LINE_STEP;
+        if target <= lines {
+            return Pace::Rest;
+        }
+        match self.pay(l, u64::from(target - lines) * LINE_BYTES, horizon) {
+            Payment::Whole => {
+                self.index.start(target);
+                Pace::Urgent
+            }
+            Payment::Part => Pace::Urgent,
+            Payment::Nothing => Pace::Rest,
+        }
+    }
+
+    /// Counts `price` bytes against -m, for which pages may have to be given up: one at a time,
+    /// and what it brings is kept at once, before a class takes it for a page again.
+    fn pay(&self, l: &Local, price: u64, horizon: Horizon) -> Payment {
+        if self.rules.as_memcached {
+            return Payment::Whole;
+        }
+        let saved = self.index.savings();
+        if saved >= price {
+            self.slabs.discharge(saved - price);
+            self.index.save(0);
+            return Payment::Whole;
+        }
+        let missing = price - saved;
+        if self.slabs.charge(missing) {
+            self.index.save(0);
+            return Payment::Whole;
+        }
+        if !self.rules.evict {
+            return Payment::Nothing;
+        }
+        let piece = missing.min(self.slabs.geometry().page_size().into());
+        let had =
+            self.slabs.charge(piece) || (self.give_up_page(l, horizon) && self.slabs.charge(piece));
+        if had {
+            self.index.save(saved + piece);
+        }
+        if had { Payment::Part } else { Payment::Nothing }
+    }
+
+    /// Lets go of what was saved for a growth that is not needed any more.
+    fn spend_savings(&self) {
+        let saved = self.index.savings();
+        if saved > 0 {
+            self.slabs.discharge(saved);
+            self.index.save(0);
+        }
+    }
+
+    /// Empties a page of some class, so that its bytes can be charged.
+    fn give_up_page(&self, l: &Local, horizon: Horizon) -> bool {
+        self.rules.evict && !self.rules.as_memcached && self.steal_page(l, ClassId(0), horizon)
+    }
+}
+
+/// How far a growth is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Payment {
+    Whole,
+    Part,
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_follows_the_items() {
+        let table = [
+            ((0, 1024, 1024), Aim::Stay),
+            ((11 * 1024 - 1, 1024, 1024), Aim::Stay),
+            ((11 * 1024, 1024, 1024), Aim::Grow),
+            ((4506, 1024, 256), Aim::Stay),
+            ((4505, 1024, 256), Aim::Shrink(768)),
+            ((0, 1024, 256), Aim::Shrink(256)),
+            ((0, 1024, 512), Aim::Shrink(512)),
+            // Rounded up there is nothing to be won.
+            ((2000, 512, 256), Aim::Stay),
+        ];
+        for ((items, lines, floor), wanted) in table {
+            assert_eq!(aim(items, lines, floor), wanted, "{items} items, {lines} lines");
+        }
+    }
+
+    /// Whatever the number of items, what follows from it asks for nothing more.
+    #[test]
+    fn growth_and_shrink_do_not_chase_each_other() {
+        for lines in (256..20_000).step_by(256) {
+            for items in (0..lines * 12).step_by(37) {
+                let items = u64::from(items);
+                let next = match aim(items, lines, 256) {
+                    Aim::Stay => continue,
+                    Aim::Grow => lines + (lines / 2).next_multiple_of(LINE_STEP),
+                    Aim::Shrink(fewer) => fewer,
+                };
+                let again = aim(items, next, 256);
+                let crowded = items >= u64::from(next) * LOAD_MAX;
+                assert!(again == Aim::Stay || crowded && again == Aim::Grow);
+                // Nor after a change by a quarter, up or down.
+                for items in [items * 5 / 4, items * 4 / 5].into_iter().filter(|_| next > 2048) {
+                    assert!(crowded || aim(items, next, 256) == Aim::Stay, "{items} on {next}");
+                }
+            }
+        }
+    }
+}
