@@ -1,7 +1,7 @@
 //! Replays a recorded trace against a store in this process, look-aside: a get, and on a miss a set
 //! of the recorded size. Prints the miss ratio; the upkeep that a server's background thread does
 //! runs between requests. By hand:
-//! `cargo bench --bench trace -- TRACE.kvt... [--mib 16,64] [--pace N] [-o key=value,...]`
+//! `cargo bench --bench trace -- TRACE.kvt... [--mib 16,64] [--pace N] [-o key=value,...] [-f F]`
 //!
 //! A trace is "KVT1", then u32 requests, u32 objects, u32 has_ttl, then columns of u32 in little
 //! endian: second, object, size (key and value, low 28 bits), and the ttl where has_ttl is 1.
@@ -79,13 +79,14 @@ fn main() {
     };
     let sizes = after("--mib").unwrap_or("16,64".into());
     let pace = after("--pace").map_or(PACE, |n| n.parse().expect("a number"));
-    let options = after("-o");
+    let (options, factor) = (after("-o"), after("-f"));
     let traces = args.iter().take_while(|a| !a.starts_with('-'));
     for path in traces {
         let trace = Trace::read(path);
         for mib in sizes.split(',') {
             let mut line = vec!["rustcached", "-m", mib];
             line.extend(options.iter().flat_map(|o| ["-o", o.as_str()]));
+            line.extend(factor.iter().flat_map(|f| ["-f", f.as_str()]));
             let parsed = parse(line.into_iter().map(Into::into));
             let Ok(Action::Run(settings)) = parsed else { panic!("{parsed:?}") };
             let clock = Arc::new(Clock::manual(1_700_000_000));

@@ -84,7 +84,7 @@ const COMPACT_PAGE: u32 = 64 << 10;
 /// Bytes of a page where -m is so small that 64 KiB would be too coarse.
 const SMALL_PAGE: u32 = if MODELLED { 512 } else { 32 << 10 };
 /// Growth factor of the compact ladder, where -f does not say otherwise.
-const COMPACT_FACTOR: f64 = 1.12;
+const COMPACT_FACTOR: f64 = 1.08;
 /// Smallest chunk of the compact ladder, bytes.
 const COMPACT_SMALLEST: u32 = 24;
 /// Bytes of -m for one arena: its references reach 16 GiB, and pages beyond -m need room too.

@@ -329,7 +329,7 @@ impl Shard {
             };
             self.count_moves(l, class, victim.1);
             let Some(Victim { chunk, part }) = victim.0 else { continue };
-            if !self.unlink_victim(l, chunk, horizon, part) {
+            if !self.unlink_victim(l, chunk, horizon, (class, part)) {
                 continue;
             }
             self.class_counters(l, class).direct_reclaims.bump();
@@ -358,8 +358,15 @@ impl Shard {
     }
 
     /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
-    /// still what it seemed to be. The chunk is then the caller's.
-    fn unlink_victim(&self, l: &Local, chunk: ChunkRef, horizon: Horizon, part: Part) -> bool {
+    /// still what it seemed to be. The chunk is then the caller's. `short_of`: the class that it goes
+    /// for, which is not its own where that is a chain's and only ends there.
+    fn unlink_victim(
+        &self,
+        l: &Local,
+        chunk: ChunkRef,
+        horizon: Horizon,
+        (short_of, part): (ClassId, Part),
+    ) -> bool {
         let item = self.item(chunk);
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let (shape, standing) = (item.shape(), item.standing());
@@ -369,7 +376,7 @@ impl Shard {
         fence(Acquire);
         line.remove(slot);
         if self.count_victim(l, chunk, item, (shape, standing), horizon) {
-            self.ghost.remember(line.hash(), self.slabs.class_of(chunk), part);
+            self.ghost.remember(line.hash(), short_of, part);
         }
         self.unlinked(l, chunk);
         true
@@ -468,7 +475,7 @@ impl Shard {
             let chunk = self.slabs.chunk_at(page, class, index);
             if let Some(owner) = self.owner_of(chunk)
                 && let part = evict::part_of(self.item(owner).shape())
-                && self.unlink_victim(l, owner, horizon, part)
+                && self.unlink_victim(l, owner, horizon, (class, part))
             {
                 self.free(owner);
             }
