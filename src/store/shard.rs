@@ -358,8 +358,8 @@ impl Shard {
     }
 
     /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
-    /// still what it seemed to be. The chunk is then the caller's. `short_of`: the class that it goes
-    /// for, which is not its own where that is a chain's and only ends there.
+    /// still what it seemed to be. The chunk is then the caller's. `short_of`: the class that it
+    /// goes for, which is not its own where that is a chain's and only ends there.
     fn unlink_victim(
         &self,
         l: &Local,
