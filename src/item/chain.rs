@@ -52,13 +52,27 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// The runs of bytes of a pinned item's value, in order.
-pub fn pinned_bytes<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> impl Iterator<Item = &[u8]> {
+/// The runs of bytes of a pinned item's value from a cursor on, in order.
+pub fn pinned_bytes<P>(
+    slabs: &Slabs<P>,
+    chunk: ChunkRef,
+    mut from: Cursor,
+) -> impl Iterator<Item = &[u8]> {
     assert!(Item::new(&slabs.words()[chunk.word()..]).shape().has(Shape::PINNED));
-    // SAFETY: I5: a pinned item's value is not written and its chunks are not freed until its last
-    // pin is gone. The assertion above holds callers to asking for pinned items only; the pin that
-    // they hold outlives the slices because it lends them.
-    Chain::of(slabs, chunk).map(|s| unsafe { bytes::slice(s.words, s.offset, s.len) })
+    let (chain, mut before) = Chain::resume(slabs, chunk, &mut from);
+    chain.map(move |s| {
+        let skipped = std::mem::take(&mut before);
+        // SAFETY: I5: a pinned item's value is not written and its chunks are not freed until its
+        // last pin is gone. The assertion above holds callers to asking for pinned items only; the
+        // pin that they hold outlives the slices because it lends them.
+        unsafe { bytes::slice(s.words, s.offset + skipped, s.len - skipped) }
+    })
+}
+
+/// Moves a cursor on by `n` bytes.
+pub fn skip<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, n: usize) {
+    at.at += n;
+    Chain::resume(slabs, chunk, at);
 }
 
 /// Reads from `source`, once, into the reserved item at `chunk`, from the cursor on.
@@ -103,11 +117,11 @@ pub fn fill<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, mut bytes: &[
     debug_assert!(bytes.is_empty(), "a draft's value has room for all of it");
 }
 
-/// How far a value is filled, and the segment which that is in: a chain need not be walked from
-/// its head for each piece.
+/// How far a value is filled or sent, and the segment which that is in: a chain need not be walked
+/// from its head for each piece.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
-    /// Bytes filled.
+    /// Bytes filled or sent.
     at: usize,
     /// Bytes of the value before the segment.
     start: usize,
@@ -116,7 +130,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Bytes filled.
+    /// Bytes filled or sent.
     pub fn at(&self) -> usize {
         self.at
     }

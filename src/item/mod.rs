@@ -18,7 +18,7 @@ mod header;
 
 pub use chain::{
     BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, body_len, chunks_of, fill,
-    fill_from, make_body, pinned_bytes, replace_body,
+    fill_from, make_body, pinned_bytes, replace_body, skip,
 };
 pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State};
 

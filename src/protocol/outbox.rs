@@ -15,8 +15,6 @@ pub struct Outbox {
     sent: usize,
     /// Pinned values that are not fully sent, each with the offset in `bytes` that it comes before.
     pins: VecDeque<(usize, Pin)>,
-    /// Bytes of the first pin that are sent already.
-    pin_sent: usize,
     /// Unsent bytes of all pins.
     pinned: usize,
 }
@@ -67,7 +65,6 @@ impl Outbox {
         self.bytes.clear();
         self.pins.clear();
         self.sent = 0;
-        self.pin_sent = 0;
         self.pinned = 0;
     }
 
@@ -140,13 +137,8 @@ impl Outbox {
         for (offset, _) in &mut pins {
             *offset -= self.sent;
         }
-        let rest = Outbox {
-            bytes: self.bytes[self.sent..].to_vec(),
-            sent: 0,
-            pins,
-            pin_sent: self.pin_sent,
-            pinned: self.pinned,
-        };
+        let rest =
+            Outbox { bytes: self.bytes[self.sent..].to_vec(), sent: 0, pins, pinned: self.pinned };
         self.clear();
         rest
     }
@@ -164,9 +156,8 @@ impl Outbox {
     /// Unsent bytes in order: for each pin the own bytes before it, then its own; then the rest.
     fn unsent(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(self.sent).chain(self.pins.iter().map(|&(at, _)| at));
-        let skips = std::iter::once(self.pin_sent).chain(std::iter::repeat(0));
-        let pins = self.pins.iter().zip(starts).zip(skips).flat_map(|(((at, pin), from), skip)| {
-            std::iter::once(&self.bytes[from..*at]).chain(skip_bytes(pin.slices(), skip))
+        let pins = self.pins.iter().zip(starts).flat_map(|((at, pin), from)| {
+            std::iter::once(&self.bytes[from..*at]).chain(pin.slices())
         });
         let tail = self.pins.back().map_or(self.sent, |&(at, _)| at);
         pins.chain(std::iter::once(&self.bytes[tail..]))
@@ -174,38 +165,24 @@ impl Outbox {
 
     /// Notes that the first `n` unsent bytes are sent.
     fn advance(&mut self, mut n: usize) {
-        while let Some((at, pin)) = self.pins.front() {
-            let own = n.min(at - self.sent);
+        while let Some((at, pin)) = self.pins.front_mut() {
+            let own = n.min(*at - self.sent);
             self.sent += own;
             n -= own;
             if self.sent < *at {
                 return;
             }
-            let left = pin.len() - self.pin_sent;
-            let taken = n.min(left);
+            let taken = n.min(pin.unsent());
             self.pinned -= taken;
             n -= taken;
-            if taken < left {
-                self.pin_sent += taken;
+            if taken < pin.unsent() {
+                pin.advance(taken);
                 return;
             }
-            self.pin_sent = 0;
             self.pins.pop_front();
         }
         self.sent += n;
     }
-}
-
-/// The slices without their first `skip` bytes.
-fn skip_bytes<'a>(
-    slices: impl Iterator<Item = &'a [u8]>,
-    mut skip: usize,
-) -> impl Iterator<Item = &'a [u8]> {
-    slices.map(move |slice| {
-        let (skipped, rest) = slice.split_at(skip.min(slice.len()));
-        skip -= skipped.len();
-        rest
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use super::Store;
 use super::shard::Shard;
-use crate::item::{self, Item, Shape};
+use crate::item::{self, Cursor, Item, Shape};
 use slab::ChunkRef;
 use slab::sync::Mutex;
 use std::collections::HashMap;
@@ -150,6 +150,8 @@ pub struct Pin {
     shard: usize,
     chunk: ChunkRef,
     len: usize,
+    /// What was sent of it.
+    sent: Cursor,
 }
 
 impl Pin {
@@ -157,16 +159,28 @@ impl Pin {
     pub(super) fn new(store: &Arc<Store>, shard: usize, chunk: ChunkRef, len: usize) -> Pin {
         let owner = store.shard_at(shard);
         owner.pins.pin(chunk, owner.item(chunk), len as u64);
-        Pin { store: store.clone(), shard, chunk, len }
+        Pin { store: store.clone(), shard, chunk, len, sent: Cursor::default() }
     }
 
     fn owner(&self) -> &Shard {
         self.store.shard_at(self.shard)
     }
 
-    /// The value's bytes in order, chunk by chunk.
+    /// The value's bytes that are not sent yet, in order, chunk by chunk.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> + '_ {
-        item::pinned_bytes(&self.owner().slabs, self.chunk)
+        item::pinned_bytes(&self.owner().slabs, self.chunk, self.sent)
+    }
+
+    /// Notes that `n` more bytes are sent.
+    pub fn advance(&mut self, n: usize) {
+        let mut sent = self.sent;
+        item::skip(&self.owner().slabs, self.chunk, &mut sent, n);
+        self.sent = sent;
+    }
+
+    /// Bytes that are not sent yet.
+    pub fn unsent(&self) -> usize {
+        self.len - self.sent.at()
     }
 
     /// True where the value must not be sent any further: its memory is needed.

@@ -132,6 +132,7 @@ pub(super) type Class<'a> = ClassGuard<'a, Policy>;
 pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, rule: Rule) {
     let room = match rule.eviction {
         Eviction::S3 if !rule.roomy => s3::make_way(class, rule),
+        Eviction::S3 => s3::outgrow(class, rule),
         _ => class.total_chunks() as usize,
     };
     let shape = item.shape();

@@ -34,6 +34,15 @@ pub(super) fn make_way(class: &mut Class<'_>, rule: Rule) -> usize {
     room
 }
 
+/// Where queues are not charged, probation keeps its oldest until they have to go, though its share
+/// is full and they are COLD by then. Returns how many places there may be.
+pub(super) fn outgrow(class: &mut Class<'_>, rule: Rule) -> usize {
+    if class.ring.len() >= probation(class, rule) {
+        class.moves.to_cold += 1;
+    }
+    class.total_chunks() as usize
+}
+
 /// Chunks that probation covers: its share, but in a class of few chunks up to half, lest each new
 /// item push out the one before.
 fn probation(class: &Class<'_>, rule: Rule) -> usize {
