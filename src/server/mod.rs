@@ -13,6 +13,7 @@ use crate::stats::ServerStats;
 use crate::store::Store;
 use accept::Acceptor;
 use listener::Listeners;
+use log::warn;
 use signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -43,13 +44,16 @@ pub fn run(settings: Settings) -> Result<(), String> {
         privileges::allow_core_dumps()?;
     }
     let mut listeners = Listeners::bind_tcp(&settings)?;
+    let store = Store::new(settings.clone(), Arc::new(Clock::system()))?;
     if settings.lock_memory {
         privileges::lock_memory();
+    }
+    if settings.large_pages && privileges::huge_pages_are_off() {
+        warn!("-L: the system gives no huge pages (transparent_hugepage is set to never)");
     }
     privileges::drop_privileges(&settings)?;
     listeners.bind_unix(&settings)?;
     listeners.write_port_file()?;
-    let store = Store::new(settings.clone(), Arc::new(Clock::system()))?;
     let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
     let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0) });
     announce(&shared.store.stats().server, &settings);

@@ -15,6 +15,7 @@
 //! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
 mod automove;
+mod census;
 mod change;
 mod crawl;
 #[cfg(feature = "debug-commands")]
@@ -39,9 +40,10 @@ mod shard;
 mod types;
 mod upkeep;
 mod validate;
+mod victims;
 mod write;
 
-pub use automove::Why;
+pub use automove::{Why, Worth};
 pub use crawl::{Classes, Dump, Listed};
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
@@ -52,8 +54,8 @@ pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 pub use types::{
-    ArithOutcome, ClassInfo, DeleteOutcome, Inspection, Key, KeyHash, Local, Outcome, Refusal,
-    StoreInfo,
+    ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, Outcome,
+    Refusal, StoreInfo,
 };
 pub use upkeep::Pace;
 
@@ -78,6 +80,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use types::Sizes;
+use victims::Victims;
 
 /// Bytes of a page in the compact layout.
 const COMPACT_PAGE: u32 = 64 << 10;
@@ -331,7 +334,7 @@ fn reserve_shard(
     let ghost = ghost.map_err(failed)?;
     let rule = AtomicU32::new(rule.pack());
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
-    let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
+    let victims = Victims::new(classes as usize + 1);
     let poorest = AtomicU32::new(0);
     Ok(Shard {
         slabs,
@@ -342,7 +345,7 @@ fn reserve_shard(
         secrets,
         rules,
         items,
-        last_victims,
+        victims,
         reach,
         poorest,
         reclaimer: Mutex::default(),
