@@ -28,6 +28,7 @@ mod ghost;
 mod held;
 mod index;
 mod knobs;
+mod least;
 mod limit;
 mod mover;
 mod pins;
@@ -49,6 +50,7 @@ pub use crawl::{Classes, Dump, Listed};
 pub use debug::DebugItem;
 pub use draft::Reservation;
 pub use knobs::{Knobs, Real};
+pub use least::check;
 pub use mover::{Moved, Reassign};
 pub use pins::Pin;
 pub use read::Hit;
@@ -73,7 +75,7 @@ use pins::Pins;
 use rapidhash::v3::RapidSecrets;
 use shard::{Rules, Shard};
 use slab::sync::MODELLED;
-use slab::{Geometry, Options, Slabs, Words};
+use slab::{Geometry, GeometryError, Options, Slabs, Words};
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -261,7 +263,10 @@ fn geometry(s: &Settings) -> Result<Geometry, String> {
         let smallest = if s.chunk_size_given { 8 + s.chunk_size } else { COMPACT_SMALLEST };
         Geometry::compact(page, factor, smallest)
     };
-    made.map_err(|e| format!("slab classes: {e:?}"))
+    made.map_err(|e| match e {
+        GeometryError::Factor => "-f: must be greater than 1".into(),
+        GeometryError::Sizes => "chunk sizes must ascend and fit a page".into(),
+    })
 }
 
 /// A shard with address space to grow beyond `limit`, where the system lets it have that.

@@ -237,10 +237,9 @@ mod tests {
         large_pages no
     ";
 
-    /// As a server is that was started with these settings.
-    fn fresh(settings: &Settings) -> StatLines {
-        let present = Present {
-            knobs: &Knobs::new(settings),
+    fn at_start(knobs: &Knobs) -> Present<'_> {
+        Present {
+            knobs,
             maxbytes: 64 << 20,
             verbosity: 0,
             oldest: 0,
@@ -248,8 +247,12 @@ mod tests {
             chunk_max: 8192,
             locked: 0,
             huge: None,
-        };
-        format(settings, &present)
+        }
+    }
+
+    /// As a server is that was started with these settings.
+    fn fresh(settings: &Settings) -> StatLines {
+        format(settings, &at_start(&Knobs::new(settings)))
     }
 
     #[test]
@@ -295,16 +298,7 @@ mod tests {
         let knobs = Knobs::new(&Settings::default());
         let shown = |lock_memory, locked| {
             let settings = Settings { lock_memory, ..Settings::default() };
-            let present = Present {
-                knobs: &knobs,
-                maxbytes: 64 << 20,
-                verbosity: 0,
-                oldest: 0,
-                detail_enabled: false,
-                chunk_max: 8192,
-                locked,
-                huge: None,
-            };
+            let present = Present { locked, ..at_start(&knobs) };
             format(&settings, &present).value("lock_memory").to_owned()
         };
         assert_eq!(shown(false, 0), "no");
