@@ -51,7 +51,7 @@ fn impossible_settings_are_refused_in_one_line() {
 
 #[test]
 fn possible_ones_get_as_far_as_the_address() {
-    for line in ["-f 1.02", "-f 1.02 -o layout=memcached", "-m 58k -I 1k", "-n 48 -f 1.25 -m 2"] {
+    for line in ["-f 1.02", "-f 1.02 -o layout=memcached", "-m 64k -I 1k", "-n 48 -f 1.25 -m 2"] {
         let output = start(line);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(71), "{line}: {text}");

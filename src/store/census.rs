@@ -16,6 +16,8 @@ const LOOK_MAX: u64 = if MODELLED { 32 } else { 65_536 };
 /// Chunks of all classes together, so that no client waits for long: some milliseconds.
 const LOOK_ALL_MAX: u64 = 2 * LOOK_MAX;
 
+/// Headers that are loaded at a time.
+const BATCH: usize = 16;
 /// Bits that a multiplication spreads well: of the golden ratio.
 const SCATTER: usize = 0x9E37_79B9_7F4A_7C15;
 
@@ -59,14 +61,20 @@ impl Store {
         let (chunks, now) = (pages.len() * per_page, self.clock.now());
         let stride = (chunks as u64).div_ceil(most).max(1) as usize;
         let mut tally = Tally::default();
+        let mut batch = Vec::with_capacity(BATCH);
         for from in (0..chunks).step_by(stride) {
             // One of each `stride` chunks, and not always the same: what was stored in turn lies
             // in turn.
             let n = from + (from.wrapping_mul(SCATTER) >> 32) % stride.min(chunks - from);
             let (shard, page) = pages[n / per_page];
             let chunk = shard.slabs.chunk_at(page, class, (n % per_page) as u32);
-            shard.tally_chunk(chunk, class, now, &mut tally);
+            shard.item(chunk).prefetch();
+            batch.push((shard, chunk));
+            if batch.len() == BATCH {
+                tally.add(&mut batch, class, now);
+            }
         }
+        tally.add(&mut batch, class, now);
         tally
     }
 }
@@ -99,6 +107,12 @@ impl Shard {
 }
 
 impl Tally {
+    fn add(&mut self, batch: &mut Vec<(&Shard, ChunkRef)>, class: ClassId, now: Seconds) {
+        for (shard, chunk) in batch.drain(..) {
+            shard.tally_chunk(chunk, class, now, self);
+        }
+    }
+
     /// Scales what was seen to the items that there are; COLD is the rest.
     fn complete(self, info: &mut ClassInfo) {
         let share = |part: u64| {

@@ -43,13 +43,16 @@ fn least_bytes(s: &Settings, geometry: &Geometry) -> u64 {
     // The end of a chain lies in a class of its own.
     let whole = (chunks - 1).div_ceil(geometry.chunks_per_page(largest));
     let pages = if item <= size { 1 } else { whole + 1 };
-    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct);
+    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct, false);
     let most =
         geometry.page_size() / geometry.classes().next().map_or(1, |c| geometry.chunk_size(c));
     let queue = u64::from(most * rule.overhead_64ths()).div_ceil(64);
     let page = u64::from(geometry.page_size()) + RECORD_BYTES + queue;
-    let ghosts = u64::from(index::LINE_STEP / LINES_PER_GHOST) * LINE_BYTES;
-    index::bytes_of(index::LINE_STEP) + ghosts + u64::from(pages) * page
+    let affordable = s.maxbytes / 32 / index::LINE_BYTES;
+    let lines = affordable.max(u64::from(index::LINE_STEP));
+    let index = lines * index::LINE_BYTES + 2 * index::BLOCK_BYTES;
+    let ghosts = lines / u64::from(LINES_PER_GHOST) * LINE_BYTES;
+    index + ghosts + u64::from(pages) * page
 }
 
 #[cfg(test)]
@@ -83,8 +86,7 @@ mod tests {
     #[test]
     fn the_least_is_enough_for_the_largest_item() {
         for item in [1 << 10, 32 << 10, 100_000] {
-            let mut settings = of(u64::MAX, item);
-            settings.maxbytes = 1 << 20;
+            let mut settings = of(0, item);
             let geometry = geometry(&settings).expect("a ladder");
             settings.maxbytes = least_bytes(&settings, &geometry);
             assert_eq!(check(&settings), Ok(()));
