@@ -11,7 +11,8 @@ use crate::item::{Shape, State};
 use slab::sync::MODELLED;
 use slab::{ChunkRef, ClassId, PageNo};
 
-/// Chunks up to which a class is counted to the last; of more, so many are looked at, spread evenly.
+/// Chunks up to which a class is counted to the last; of more, so many are looked at, spread
+/// evenly.
 const LOOK_MAX: u64 = if MODELLED { 32 } else { 65_536 };
 /// Chunks of all classes together, so that no client waits for long: some milliseconds.
 const LOOK_ALL_MAX: u64 = 2 * LOOK_MAX;

@@ -183,3 +183,46 @@ impl Store {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Settings;
+    use crate::store::{Get, Key, Set};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_pages_are_worth_is_told_with_what_it_rests_on() {
+        let settings = Settings { maxbytes: 2 << 20, ..Settings::default() };
+        let store = Store::new(Arc::new(settings), Arc::new(Clock::manual(1))).expect("a store");
+        let l = store.local();
+        store.tick(&l);
+        let text = |n: u32| format!("{n:08}");
+        let count = 80_000;
+        for n in 0..count {
+            let (text, value) = (text(n), b"value");
+            let key = Key::new(text.as_bytes()).expect("a key");
+            store.set(&l, &Set::of(key, 5), store.hash(key), value).expect("room");
+            if n % 1000 == 0 {
+                store.tick(&l);
+            }
+        }
+        for n in (0..count).rev() {
+            let text = text(n);
+            let key = Key::new(text.as_bytes()).expect("a key");
+            store.get(&l, &Get::of(key), store.hash(key), |_| {});
+        }
+        store.tick(&l);
+        let ghost = store.ghost_info();
+        assert!(ghost.lines > 0 && ghost.bytes == 64 * ghost.lines, "{ghost:?}");
+        let misses = store.stats().raw_misses();
+        assert!((1..misses).contains(&ghost.gains), "{ghost:?}, {misses} misses");
+        assert!(ghost.false_gains < ghost.gains, "{ghost:?}");
+        let worths = store.class_worths();
+        let pages = |class: usize| store.class_info()[class].pages;
+        assert!((0..worths.len()).all(|class| worths[class].pages == pages(class)));
+        let best = worths.iter().max_by(|a, b| a.gain.total_cmp(&b.gain)).expect("classes");
+        assert!(best.gain > 0.0 && best.doubt > 0.0 && best.probation > 0, "{best:?}");
+    }
+}
