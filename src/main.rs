@@ -21,6 +21,10 @@ fn main() {
             exit(EX_USAGE);
         }
     };
+    if let Err(error) = rustcached::store::check(&settings) {
+        eprintln!("rustcached: {error}");
+        exit(EX_USAGE);
+    }
     start_logging(settings.verbosity);
     settings.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     settings.notes.iter().for_each(|note| log::info!("{note}"));

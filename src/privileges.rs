@@ -1,8 +1,8 @@
 //! What the process may do and use: its user, open files, core dumps, locked memory.
 //!
-//! The order at start: [`raise_file_limit`], [`allow_core_dumps`], bind the TCP ports,
-//! [`drop_privileges`], bind the unix socket, which belongs to the user, and [`lock_memory`] once
-//! the store and the threads have what they need.
+//! The order at start: [`raise_file_limit`], [`allow_core_dumps`], bind the TCP ports, reserve the
+//! store's memory, [`lock_memory`], which root may do beyond the limit, [`drop_privileges`], and
+//! bind the unix socket, which belongs to the user.
 
 use crate::config::Settings;
 use log::{info, warn};
@@ -11,6 +11,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use nix::unistd::{Gid, Uid, User, getuid, setgid, setgroups, setuid};
+use std::fs;
 
 /// Who root becomes without -u.
 const NOBODY: &str = "nobody";
@@ -60,6 +61,8 @@ pub fn allow_core_dumps() -> Result<(), String> {
 /// locked when they are first touched: locking the whole reservation at once would make all of -m
 /// resident at start.
 pub fn lock_memory() {
+    // Root may; for others the limit stays.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
     let mut flags = MlockAllFlags::MCL_CURRENT | on_fault;
     // Under a limit, locking what is yet to be mapped would make later allocations fail.
@@ -69,6 +72,30 @@ pub fn lock_memory() {
     if let Err(e) = mlockall(flags) {
         warn!("-k: the memory cannot be locked: {e}");
     }
+}
+
+/// Bytes of address space that are locked, as the kernel counts them.
+pub fn locked_bytes() -> u64 {
+    field_of("/proc/self/status", "VmLck:")
+}
+
+/// Bytes of memory that huge pages hold. The kernel looks at every page for it that is not one.
+pub fn huge_page_bytes() -> u64 {
+    field_of("/proc/self/smaps_rollup", "AnonHugePages:")
+}
+
+/// True where the system gives no huge pages, also to those who ask.
+pub fn huge_pages_are_off() -> bool {
+    let modes = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    modes.is_ok_and(|modes| modes.contains("[never]"))
+}
+
+/// A line of kilobytes, in bytes; 0 where there is none.
+fn field_of(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let digits = line.and_then(|rest| rest.split_whitespace().next());
+    digits.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
 /// Started as root, becomes the user of -u, or `nobody` without it (memcached refuses to start);
@@ -81,10 +108,6 @@ pub fn drop_privileges(settings: &Settings) -> Result<(), String> {
     let (uid, gid) = ids(name)?;
     if settings.user.is_none() {
         warn!("started as root without -u: running as {name} (-u root stays root)");
-    }
-    if settings.lock_memory {
-        // -k comes after this, when only root could still raise it; without it -k warns.
-        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     }
     become_user(name, uid, gid)?;
     if settings.max_core_dumps {
@@ -123,6 +146,15 @@ mod tests {
         assert_eq!(ids("root"), Ok((Uid::from_raw(0), Gid::from_raw(0))));
         assert!(ids(NOBODY).is_ok_and(|(uid, _)| !uid.is_root()));
         assert!(ids("no such user").is_err_and(|e| e.starts_with("-u no such user")));
+    }
+
+    #[test]
+    fn the_kernels_figures_are_read_in_bytes() {
+        let resident = field_of("/proc/self/status", "VmRSS:");
+        assert!((1 << 20..1 << 40).contains(&resident), "{resident}");
+        assert_eq!(field_of("/proc/self/status", "NoSuch:"), 0);
+        assert_eq!(field_of("/proc/self/no such file", "VmRSS:"), 0);
+        assert_eq!(locked_bytes() % 1024, 0);
     }
 
     #[test]

@@ -152,6 +152,43 @@ mod tests {
         assert_eq!(g.class_for(82_792), Some(ClassId(31)));
     }
 
+    /// What memcached 1.6.45 prints with -vv: factor, -n, largest chunk, classes, and of those but
+    /// the largest: the last size, the sum of the sizes, the sum of the chunks per page. It stops
+    /// at 63 classes, where ours goes on.
+    const OF_MEMCACHED: [(f64, u32, u32, usize, u32, u32, u32); 15] = [
+        (1.25, 48, 524_288, 39, 394_840, 1_973_448, 53_391),
+        (1.08, 48, 524_288, 63, 13_800, 182_888, 130_283),
+        (1.5, 48, 524_288, 22, 327_712, 982_864, 32_572),
+        (2.0, 48, 524_288, 13, 196_608, 393_120, 21_834),
+        (1.25, 1, 524_288, 41, 394_840, 1_973_576, 86_678),
+        (1.1, 5, 524_288, 63, 26_696, 291_400, 176_725),
+        (1.25, 500, 524_288, 31, 367_192, 1_833_416, 9_336),
+        (1.3, 100, 524_288, 31, 323_160, 1_399_592, 29_202),
+        (1.25, 48, 16_384, 23, 11_104, 54_952, 53_032),
+        (1.25, 48, 1_048_576, 42, 771_184, 3_855_128, 53_395),
+        (1.25, 48, 1_024, 11, 752, 3_320, 47_892),
+        (1.07, 20, 65_536, 63, 6_544, 96_736, 184_818),
+        (1.02, 48, 524_288, 63, 712, 22_168, 239_676),
+        (1.25, 400_000, 524_288, 2, 400_048, 400_048, 2),
+        (10.0, 48, 524_288, 4, 9_600, 10_656, 12_123),
+    ];
+
+    #[test]
+    fn ladders_are_memcacheds_to_the_last_figure() {
+        for (factor, chunk_size, chunk_max, classes, last, sum, per_page) in OF_MEMCACHED {
+            let g = Geometry::memcached(factor, chunk_size, chunk_max).unwrap();
+            let (of_sizes, name) =
+                (&g.sizes[..classes - 1], format!("-f {factor} -n {chunk_size}"));
+            assert_eq!(of_sizes.last(), Some(&last), "{name}");
+            assert_eq!(of_sizes.iter().sum::<u32>(), sum, "{name}");
+            let ids = g.classes().take(classes - 1);
+            assert_eq!(ids.map(|c| g.chunks_per_page(c)).sum::<u32>(), per_page, "{name}");
+            assert_eq!(g.chunk_size(g.largest()), chunk_max, "{name}");
+            assert!(g.sizes.len() == classes || classes == 63, "{name}: {}", g.sizes.len());
+        }
+        assert_eq!(Geometry::memcached(1.02, 48, 524_288).unwrap().classes().count(), 386);
+    }
+
     #[test]
     fn compact_ladder_grows_by_the_factor_and_wastes_no_page_end() {
         let g = Geometry::compact(65_536, 1.12, 24).unwrap();

@@ -94,9 +94,14 @@ pub enum StatsTopic<'a> {
     Slabs,
     Sizes,
     Conns,
+    /// Ours.
+    Automover,
     Detail(Option<bool>),
     DetailDump,
-    Cachedump { class: u32, limit: u32 },
+    Cachedump {
+        class: u32,
+        limit: u32,
+    },
     Unknown(&'a [u8]),
 }
 

@@ -471,8 +471,8 @@ fn help() -> String {
     let mut text = version();
     let _ = write!(text, "\n{}", Args::command().render_help());
     let (later, now): (Vec<_>, Vec<_>) =
-        TABLE.iter().filter(|option| !option.help.is_empty()).partition(|o| o.comes_later());
-    let sections = [("Sub-options of -o:", now), ("Checked, but without effect yet:", later)];
+        TABLE.iter().filter(|option| !option.help.is_empty()).partition(|o| o.steers_nothing());
+    let sections = [("Sub-options of -o:", now), ("Checked and shown, but without effect:", later)];
     for (title, options) in sections {
         let _ = writeln!(text, "\n{title}");
         for option in options {

@@ -30,6 +30,9 @@ enum Effect {
     Honoured,
     /// Of no consequence, for the reason given: noted with -v.
     NoOp(&'static str),
+    /// It would steer something in memcached, but steers nothing here, for the reason given: a
+    /// warning says so.
+    Idle(&'static str),
     /// Checked and shown by `stats settings`, but what it would steer comes with a later release:
     /// a warning says so.
     Later,
@@ -39,6 +42,8 @@ const EXTERNAL_STORAGE: &str = "external storage";
 const PROXY: &str = "the proxy";
 const TLS: &str = "TLS";
 const OWN_HASH: &str = "rustcached has one seeded hash of its own";
+const NO_QUEUE: &str = "WARM is what was read of late, not a queue that could be bounded";
+const NO_AGE: &str = "what leaves probation is decided by reads, not by age";
 const ONE_RESPONSE_PATH: &str = "it chose between response paths that no longer exist";
 
 const fn flag(name: &'static str, set: fn(&mut Draft), help: &'static str) -> SubOption {
@@ -70,17 +75,21 @@ impl SubOption {
         SubOption { effect: Effect::Later, ..self }
     }
 
+    const fn idle(self, why: &'static str) -> SubOption {
+        SubOption { effect: Effect::Idle(why), ..self }
+    }
+
     const fn without_effect(self, why: &'static str) -> SubOption {
         SubOption { effect: Effect::NoOp(why), ..self }
     }
 
-    /// True where `stats settings` may show it but nothing else changes in this release.
-    pub(super) fn comes_later(&self) -> bool {
-        self.effect == Effect::Later
+    /// True where `stats settings` may show it but nothing else changes.
+    pub(super) fn steers_nothing(&self) -> bool {
+        matches!(self.effect, Effect::Later | Effect::Idle(_))
     }
 }
 
-/// All of memcached's sub-options, and ours: `layout` and `bg_cpu_pct`.
+/// All of memcached's sub-options, and ours: `layout`, `eviction` and `bg_cpu_pct`.
 pub(super) const TABLE: &[SubOption] = &[
     value("layout", "compact|memcached", layout, "item and page layout (default: compact)"),
     value("eviction", "s3|lru|sieve", eviction, "what goes when memory is full (default: s3)"),
@@ -121,23 +130,50 @@ pub(super) const TABLE: &[SubOption] = &[
         "slab_automove_ratio",
         "0..1",
         slab_automove_ratio,
-        "age ratio to move at (default: 0.8)",
+        "moves where giver's gain < ratio x taker's (default: 0.8)",
     ),
-    value("slab_automove_window", "3..1800", slab_automove_window, "seconds (default: 10)"),
+    value(
+        "slab_automove_window",
+        "3..1800",
+        slab_automove_window,
+        "seconds of quiet until spare pages go (default: 10)",
+    ),
     value("slab_automove_freeratio", "", slab_automove_freeratio, "")
-        .without_effect("only external storage keeps such a reserve"),
-    value("bg_cpu_pct", "1..100", bg_cpu_pct, "background work beside busy clients (default: 5)"),
+        .idle("only external storage keeps such a reserve"),
+    value(
+        "bg_cpu_pct",
+        "1..100",
+        bg_cpu_pct,
+        "background work beside clients, % of a core (default: 5)",
+    ),
     flag("lru_crawler", |d| d.settings.lru_crawler = true, ""),
     flag("no_lru_crawler", |d| d.settings.lru_crawler = false, "no crawler"),
     value("lru_crawler_sleep", "us", lru_crawler_sleep, "0 to 1000000 (default: 100)"),
     value("lru_crawler_tocrawl", "n", lru_crawler_tocrawl, "items a run (default: 0, all)"),
     flag("lru_maintainer", |d| lru_maintainer(d, true), ""),
-    flag("no_lru_maintainer", |d| lru_maintainer(d, false), "with no_lru_crawler: no reclaimer"),
-    value("hot_lru_pct", "1..79", hot_lru_pct, "share of HOT, per cent (default: 20)"),
-    value("warm_lru_pct", "1..79", warm_lru_pct, "share of WARM, per cent (default: 40)"),
-    value("hot_max_factor", "f", hot_max_factor, "HOT's idle age by COLD's (default: 0.2)"),
-    value("warm_max_factor", "f", warm_max_factor, "WARM's idle age by COLD's (default: 2.0)"),
-    value("temporary_ttl", "s", temporary_ttl, "items that die sooner go to TEMP"),
+    flag(
+        "no_lru_maintainer",
+        |d| lru_maintainer(d, false),
+        "flat LRU; with no_lru_crawler: no reclaimer",
+    ),
+    value(
+        "hot_lru_pct",
+        "1..79",
+        hot_lru_pct,
+        "half of it is probation's share at first (default: 20)",
+    ),
+    value("warm_lru_pct", "1..79", warm_lru_pct, "per cent of a class for WARM (default: 40)")
+        .idle(NO_QUEUE),
+    value("hot_max_factor", "f", hot_max_factor, "HOT's idle age by COLD's (default: 0.2)")
+        .idle(NO_AGE),
+    value("warm_max_factor", "f", warm_max_factor, "WARM's idle age by COLD's (default: 2.0)")
+        .idle(NO_QUEUE),
+    value(
+        "temporary_ttl",
+        "s",
+        temporary_ttl,
+        "items to live no longer are never evicted (default: off)",
+    ),
     value("watcher_logbuf_size", "KB", watcher_logbuf, "buffer of a watcher (default: 256)")
         .later(),
     value("worker_logbuf_size", "KB", worker_logbuf, "buffer of a worker (default: 64)").later(),
@@ -197,6 +233,7 @@ pub(super) fn apply(draft: &mut Draft, list: &str) -> Result<(), String> {
         match option.effect {
             Effect::Honoured => (),
             Effect::NoOp(why) => draft.note(format!("-o {name} has no effect: {why}")),
+            Effect::Idle(why) => draft.warn(format!("-o {name} steers nothing: {why}")),
             Effect::Later => draft.warn(format!(
                 "-o {name} is shown by `stats settings` but has no effect in this release"
             )),
@@ -340,6 +377,7 @@ fn bg_cpu_pct(draft: &mut Draft, text: &str) -> Result<(), String> {
 
 fn hot_lru_pct(draft: &mut Draft, text: &str) -> Result<(), String> {
     draft.settings.hot_lru_pct = number(text, 1..=79)?;
+    draft.hot_given = true;
     Ok(())
 }
 
@@ -628,8 +666,24 @@ mod tests {
         assert_eq!(warned("-o watcher_logbuf_size is shown"), 1);
         assert_eq!(warned("takes no value"), 1);
         assert_eq!(s.notes.len(), 1, "{:?}", s.notes);
-        let s = settings("slab_automove_freeratio=0.1,lru_crawler,temporary_ttl=9").expect("good");
-        assert!(s.warnings.is_empty() && s.notes.len() == 1, "{:?} {:?}", s.warnings, s.notes);
+        let honoured = "eviction=s3,hot_lru_pct=30,slab_automove=2,slab_automove_ratio=0.5,\
+            slab_automove_window=30,lru_crawler,lru_crawler_sleep=1,lru_crawler_tocrawl=9,\
+            temporary_ttl=9,bg_cpu_pct=9,hashpower=20,slab_reassign";
+        let s = settings(honoured).expect("good");
+        assert!(s.warnings.is_empty() && s.notes.is_empty(), "{:?} {:?}", s.warnings, s.notes);
+        for idle in [
+            "warm_lru_pct=30",
+            "hot_max_factor=0.3",
+            "warm_max_factor=3",
+            "slab_automove_freeratio=0.1",
+            "eviction=lru,hot_lru_pct=30",
+            "hot_lru_pct=30,eviction=sieve",
+            "hot_lru_pct=30,no_lru_maintainer",
+        ] {
+            let s = settings(idle).expect(idle);
+            assert_eq!((s.warnings.len(), s.notes.len()), (1, 0), "{idle}: {:?}", s.warnings);
+            assert!(s.warnings[0].contains("steers nothing"), "{:?}", s.warnings);
+        }
         let s = settings("no_slab_reassign,no_slab_automove,no_lru_crawler,modern").expect("good");
         assert!(s.warnings.is_empty(), "{:?}", s.warnings);
         let s = settings("no_chunked_items").expect("good");

@@ -1,6 +1,6 @@
 //! From single options to [`Settings`]: the checks that need more than one of them.
 
-use super::settings::{Layout, Settings};
+use super::settings::{Eviction, Layout, Settings};
 use super::size::MIB;
 
 /// memcached's page, bytes: the largest chunk of its ladder.
@@ -26,6 +26,8 @@ pub(super) struct Draft {
     pub(super) chunk_max_given: bool,
     /// `-o slab_sizes` as given.
     pub(super) slab_sizes: Option<String>,
+    /// `-o hot_lru_pct` was given.
+    pub(super) hot_given: bool,
     /// The option that asked for chunks of a whole page, if any did.
     pub(super) whole_pages: Option<&'static str>,
 }
@@ -39,6 +41,7 @@ impl Default for Draft {
             settings,
             chunk_max_given: false,
             slab_sizes: None,
+            hot_given: false,
             whole_pages: None,
         }
     }
@@ -138,6 +141,12 @@ impl Draft {
             && !self.settings.memcached_ladder()
         {
             self.warn(format!("-o {name} changes chunk sizes only with -o layout=memcached"));
+        }
+        let probation = self.settings.eviction == Eviction::S3 && self.settings.lru_segmented;
+        if self.hot_given && !probation {
+            let why =
+                "there is no probation with eviction=lru, eviction=sieve or no_lru_maintainer";
+            self.warn(format!("-o hot_lru_pct steers nothing: {why}"));
         }
         if self.settings.unix_socket.is_some() && self.settings.inter.is_some() {
             self.warn("-l has no effect beside -s, which turns the network off".into());

@@ -189,7 +189,7 @@ fn debug_time<'a>(args: &Args<'a>, noreply: bool, used: usize) -> Decoded<'a> {
 }
 
 /// `stats` knows no `noreply`. Most topics may be cut short to any prefix, tried in memcached's
-/// order; the last three have to be written out.
+/// order; the last ones have to be written out.
 fn stats<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
     let topic = match args.first().copied() {
         None => StatsTopic::General,
@@ -204,6 +204,7 @@ fn stats<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
         Some(b"items") => StatsTopic::Items,
         Some(b"slabs") => StatsTopic::Slabs,
         Some(b"sizes") => StatsTopic::Sizes,
+        Some(b"automover") => StatsTopic::Automover,
         Some(topic) => StatsTopic::Unknown(topic),
     };
     admin(used, Admin::Stats(topic), false)

@@ -13,6 +13,7 @@ use crate::stats::ServerStats;
 use crate::store::Store;
 use accept::Acceptor;
 use listener::Listeners;
+use log::{debug, warn};
 use signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -43,13 +44,17 @@ pub fn run(settings: Settings) -> Result<(), String> {
         privileges::allow_core_dumps()?;
     }
     let mut listeners = Listeners::bind_tcp(&settings)?;
+    let store = Store::new(settings.clone(), Arc::new(Clock::system()))?;
     if settings.lock_memory {
         privileges::lock_memory();
+    }
+    if settings.large_pages && privileges::huge_pages_are_off() {
+        warn!("-L: the system gives no huge pages (transparent_hugepage is set to never)");
     }
     privileges::drop_privileges(&settings)?;
     listeners.bind_unix(&settings)?;
     listeners.write_port_file()?;
-    let store = Store::new(settings.clone(), Arc::new(Clock::system()))?;
+    list_classes(&store);
     let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
     let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0) });
     announce(&shared.store.stats().server, &settings);
@@ -73,6 +78,14 @@ fn announce(stats: &ServerStats, settings: &Settings) {
     stats.reserved_fds.store(files, Relaxed);
     stats.verbosity.store(settings.verbosity, Relaxed);
     stats.accepting_conns.store(true, Relaxed);
+}
+
+/// With -vv, the slab classes: tools read memcached's lines of this form.
+fn list_classes(store: &Store) {
+    for class in store.class_info() {
+        let (id, size, count) = (class.id, class.chunk_size, class.chunks_per_page);
+        debug!("slab class {id:3}: chunk size {size:9} perslab {count:7}");
+    }
 }
 
 fn cannot_start(thread: &str, e: std::io::Error) -> String {

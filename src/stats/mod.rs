@@ -252,6 +252,11 @@ impl Stats {
         self.workers.lock().iter().map(of).sum()
     }
 
+    /// Gets that missed since the start.
+    pub fn raw_misses(&self) -> u64 {
+        self.workers.lock().iter().map(|worker| worker.thread.get_misses.load()).sum()
+    }
+
     /// Items evicted since the start, by class id.
     pub fn raw_evictions(&self) -> Vec<u64> {
         let mut sums = vec![0; self.classes];

@@ -86,6 +86,17 @@ pub enum Why {
     OverLimit,
 }
 
+/// How a class stands, for `stats automover`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Worth {
+    pub pages: u64,
+    /// Misses of late that a page more would have saved, and what they may be wrong by.
+    pub gain: f64,
+    pub doubt: f64,
+    /// Probation's share of the chunks, in thousandths.
+    pub probation: u32,
+}
+
 /// What is kept of each class between samples.
 #[derive(Clone, Copy, Debug, Default)]
 struct Track {
@@ -187,6 +198,19 @@ impl Automove {
             track.parts = [0.0; 2];
         }
         changed
+    }
+
+    /// Every class as it was last seen.
+    pub fn worths(&self) -> impl Iterator<Item = Worth> {
+        self.tracks.iter().map(|track| match track.last.pages {
+            0 => Worth { probation: track.last.probation, ..Worth::default() },
+            pages => Worth {
+                pages,
+                gain: track.worth(),
+                doubt: track.doubt(),
+                probation: track.last.probation,
+            },
+        })
     }
 
     /// The class whose pages are worth least, of those that have one to give.

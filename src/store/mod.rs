@@ -15,6 +15,7 @@
 //! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
 mod automove;
+mod census;
 mod change;
 mod crawl;
 #[cfg(feature = "debug-commands")]
@@ -27,6 +28,7 @@ mod ghost;
 mod held;
 mod index;
 mod knobs;
+mod least;
 mod limit;
 mod mover;
 mod pins;
@@ -39,21 +41,23 @@ mod shard;
 mod types;
 mod upkeep;
 mod validate;
+mod victims;
 mod write;
 
-pub use automove::Why;
+pub use automove::{Why, Worth};
 pub use crawl::{Classes, Dump, Listed};
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
 pub use draft::Reservation;
 pub use knobs::{Knobs, Real};
+pub use least::check;
 pub use mover::{Moved, Reassign};
 pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 pub use types::{
-    ArithOutcome, ClassInfo, DeleteOutcome, Inspection, Key, KeyHash, Local, Outcome, Refusal,
-    StoreInfo,
+    ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, Outcome,
+    Refusal, StoreInfo,
 };
 pub use upkeep::Pace;
 
@@ -71,13 +75,14 @@ use pins::Pins;
 use rapidhash::v3::RapidSecrets;
 use shard::{Rules, Shard};
 use slab::sync::MODELLED;
-use slab::{Geometry, Options, Slabs, Words};
+use slab::{Geometry, GeometryError, Options, Slabs, Words};
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use types::Sizes;
+use victims::Victims;
 
 /// Bytes of a page in the compact layout.
 const COMPACT_PAGE: u32 = 64 << 10;
@@ -258,7 +263,10 @@ fn geometry(s: &Settings) -> Result<Geometry, String> {
         let smallest = if s.chunk_size_given { 8 + s.chunk_size } else { COMPACT_SMALLEST };
         Geometry::compact(page, factor, smallest)
     };
-    made.map_err(|e| format!("slab classes: {e:?}"))
+    made.map_err(|e| match e {
+        GeometryError::Factor => "-f: must be greater than 1".into(),
+        GeometryError::Sizes => "chunk sizes must ascend and fit a page".into(),
+    })
 }
 
 /// A shard with address space to grow beyond `limit`, where the system lets it have that.
@@ -331,7 +339,7 @@ fn reserve_shard(
     let ghost = ghost.map_err(failed)?;
     let rule = AtomicU32::new(rule.pack());
     let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
-    let last_victims = (0..=classes).map(|_| AtomicU32::new(0)).collect();
+    let victims = Victims::new(classes as usize + 1);
     let poorest = AtomicU32::new(0);
     Ok(Shard {
         slabs,
@@ -342,7 +350,7 @@ fn reserve_shard(
         secrets,
         rules,
         items,
-        last_victims,
+        victims,
         reach,
         poorest,
         reclaimer: Mutex::default(),

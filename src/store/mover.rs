@@ -2,7 +2,7 @@
 //! policy in `automove`, or a limit that was lowered.
 
 use super::Store;
-use super::automove::{Automove, Decision, Memory, Sample, Terms, Why};
+use super::automove::{Automove, Decision, Memory, Sample, Terms, Why, Worth};
 use super::evacuate::{Evacuated, Evacuation};
 use super::flush::Horizon;
 use super::ghost::Part;
@@ -199,6 +199,11 @@ impl Store {
     /// The last moves, oldest first.
     pub fn moves(&self) -> Vec<Moved> {
         self.mover.lock().history.iter().copied().collect()
+    }
+
+    /// What the policy last saw of each class, by shard.
+    pub(super) fn worths(&self) -> Vec<Vec<Worth>> {
+        self.mover.lock().policies.iter().map(|policy| policy.worths().collect()).collect()
     }
 }
 

@@ -193,7 +193,7 @@ impl Store {
                     if get.bump {
                         shard.bump(class, shard.item(chunk), standing, horizon.stamp);
                     }
-                    count_hit(class, shape, standing);
+                    shard.count_hit(class, shape, standing);
                     return Some(true);
                 }
             }
@@ -226,7 +226,7 @@ impl Store {
         if get.bump {
             held.shard.bump(class, found.item, found.standing, held.horizon.stamp);
         }
-        count_hit(class, found.shape, found.standing);
+        held.shard.count_hit(class, found.shape, found.standing);
         true
     }
 
@@ -265,7 +265,7 @@ impl Store {
         if get.bump {
             held.shard.bump(class, hit.item, hit.item.standing(), held.horizon.stamp);
         }
-        count_fetch_hit(l, class, fetch, &hit);
+        count_fetch_hit(l, held.shard, class, fetch, &hit);
         true
     }
 
@@ -395,8 +395,25 @@ impl Shard {
         if accessed == standing || !item.change_standing(standing, accessed) {
             return;
         }
-        if accessed.counter() == WARM_FROM && standing.counter() < WARM_FROM {
+        let is_warm = accessed.counter() == WARM_FROM && standing.counter() < WARM_FROM;
+        if is_warm && self.is_segmented() {
             class.moves_to_warm.bump();
+        }
+    }
+
+    #[inline]
+    fn count_hit(&self, class: &ClassCounters, shape: Shape, standing: Standing) {
+        class.get_hits.bump();
+        if shape.has(Shape::TEMP) {
+            class.hits_to_temp.bump();
+        } else if !self.is_segmented() {
+            class.hits_to_cold.bump();
+        } else if shape.has(Shape::QUEUED) {
+            class.hits_to_hot.bump();
+        } else if standing.counter() >= WARM_FROM {
+            class.hits_to_warm.bump();
+        } else {
+            class.hits_to_cold.bump();
         }
     }
 
@@ -416,26 +433,18 @@ pub(super) fn bump_unfetched(item: Item<'_>, standing: Standing, stamp: Seconds)
     }
 }
 
-#[inline]
-fn count_hit(class: &ClassCounters, shape: Shape, standing: Standing) {
-    class.get_hits.bump();
-    if shape.has(Shape::TEMP) {
-        class.hits_to_temp.bump();
-    } else if shape.has(Shape::QUEUED) {
-        class.hits_to_hot.bump();
-    } else if standing.counter() >= WARM_FROM {
-        class.hits_to_warm.bump();
-    } else {
-        class.hits_to_cold.bump();
-    }
-}
-
-fn count_fetch_hit(l: &Local, class: &ClassCounters, fetch: &Fetch<'_>, hit: &Hit<'_>) {
+fn count_fetch_hit(
+    l: &Local,
+    shard: &Shard,
+    class: &ClassCounters,
+    fetch: &Fetch<'_>,
+    hit: &Hit<'_>,
+) {
     if fetch.touch.is_some() {
         l.counters.thread.touch_cmds.bump();
         class.touch_hits.bump();
     } else {
-        count_hit(class, hit.shape, hit.standing);
+        shard.count_hit(class, hit.shape, hit.standing);
     }
 }
 

@@ -1,14 +1,16 @@
 //! Figures for statistics and dumps.
 
+use super::ghost::{LINE_BYTES, Part};
 use super::shard::Shard;
-use super::types::{ClassInfo, SIZE_STEP, StoreInfo};
-use super::{BUCKET_BYTES, Store, read::seconds_left};
+use super::types::{ClassInfo, GhostInfo, SIZE_STEP, StoreInfo};
+use super::{BUCKET_BYTES, Store, Worth, read::seconds_left};
 use crate::item::{Shape, State};
 use slab::ClassId;
 use slab::sync::Ordering::Relaxed;
 
 impl Store {
-    /// Every class, in the order of their ids, also those without pages.
+    /// Every class, in the order of their ids, also those without pages. Figures that only a look
+    /// at the items gives are 0: see [`Store::class_census`].
     pub fn class_info(&self) -> Vec<ClassInfo> {
         let levels = self.stats.levels();
         let geometry = self.shards[0].slabs.geometry();
@@ -36,13 +38,17 @@ impl Store {
         info.pages += guard.pages().len() as u64;
         info.total_chunks += guard.total_chunks();
         info.free_chunks += guard.free_chunks();
-        let (hot, oldest) = (0, 0);
-        info.number_hot = (info.number_hot + hot).min(info.items);
-        info.number_cold = info.items - info.number_hot;
-        info.age_hot = info.age_hot.max(oldest);
-        let idle = shard.last_victims[class.index()].load(Relaxed).checked_sub(1);
-        info.evicted_time = info.evicted_time.max(idle.unwrap_or(0));
-        info.age = info.age.max(idle.unwrap_or(oldest));
+        info.evicted_time = info.evicted_time.max(shard.victims.last(class).unwrap_or(0));
+        if let Some(mean) = shard.victims.mean(class) {
+            info.has_evicted = true;
+            info.age = info.age.max(mean);
+        }
+    }
+
+    /// `stats reset`: what is counted starts again from 0, what is there stays.
+    pub fn reset_stats(&self) {
+        self.stats.reset();
+        self.shards.iter().for_each(|shard| shard.victims.forget_last());
     }
 
     pub fn info(&self) -> StoreInfo {
@@ -61,6 +67,43 @@ impl Store {
             crawler_starts,
             oldest_live: self.flush.oldest_live(),
         }
+    }
+
+    /// Every class as the page mover's policy sees it, from class 1 on; with several arenas the
+    /// mean of theirs. Empty before its first look.
+    pub fn class_worths(&self) -> Vec<Worth> {
+        let shards = self.worths();
+        let classes = shards.iter().map(Vec::len).min().unwrap_or(0);
+        let mean = |class: usize| {
+            let (count, of_shards) = (shards.len(), shards.iter().map(|shard| shard[class]));
+            let mut sum = of_shards.fold(Worth::default(), |sum, worth| Worth {
+                pages: sum.pages + worth.pages,
+                gain: sum.gain + worth.gain,
+                doubt: sum.doubt + worth.doubt,
+                probation: sum.probation + worth.probation,
+            });
+            sum.gain /= count as f64;
+            sum.doubt /= count as f64;
+            sum.probation /= count as u32;
+            sum
+        };
+        (0..classes).map(mean).collect()
+    }
+
+    pub fn ghost_info(&self) -> GhostInfo {
+        let mut info = GhostInfo::default();
+        for shard in &self.shards {
+            info.lines += u64::from(shard.ghost.len());
+            for class in shard.slabs.geometry().classes() {
+                for part in [Part::Probation, Part::Main] {
+                    let (gains, false_gains) = shard.ghost.gains(class, part);
+                    info.gains += u64::from(gains);
+                    info.false_gains += u64::from(false_gains);
+                }
+            }
+        }
+        info.bytes = info.lines * LINE_BYTES;
+        info
     }
 
     /// The level at which memcached's table would be for as many buckets: log2 of the index's
@@ -138,5 +181,48 @@ impl Store {
         }
         visit(&key, item.value_len(shape), seconds_left(deadline, horizon.now));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Settings;
+    use crate::store::{Get, Key, Set};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_pages_are_worth_is_told_with_what_it_rests_on() {
+        let settings = Settings { maxbytes: 2 << 20, ..Settings::default() };
+        let store = Store::new(Arc::new(settings), Arc::new(Clock::manual(1))).expect("a store");
+        let l = store.local();
+        store.tick(&l);
+        let text = |n: u32| format!("{n:08}");
+        let count = 80_000;
+        for n in 0..count {
+            let (text, value) = (text(n), b"value");
+            let key = Key::new(text.as_bytes()).expect("a key");
+            store.set(&l, &Set::of(key, 5), store.hash(key), value).expect("room");
+            if n % 1000 == 0 {
+                store.tick(&l);
+            }
+        }
+        for n in (0..count).rev() {
+            let text = text(n);
+            let key = Key::new(text.as_bytes()).expect("a key");
+            store.get(&l, &Get::of(key), store.hash(key), |_| {});
+        }
+        store.tick(&l);
+        let ghost = store.ghost_info();
+        assert!(ghost.lines > 0 && ghost.bytes == 64 * ghost.lines, "{ghost:?}");
+        let misses = store.stats().raw_misses();
+        assert!((1..misses).contains(&ghost.gains), "{ghost:?}, {misses} misses");
+        assert!(ghost.false_gains < ghost.gains, "{ghost:?}");
+        let worths = store.class_worths();
+        let pages = |class: usize| store.class_info()[class].pages;
+        assert!((0..worths.len()).all(|class| worths[class].pages == pages(class)));
+        let best = worths.iter().max_by(|a, b| a.gain.total_cmp(&b.gain)).expect("classes");
+        assert!(best.gain > 0.0 && best.doubt > 0.0 && best.probation > 0, "{best:?}");
     }
 }

@@ -12,6 +12,7 @@ use super::index::Index;
 use super::pins::Pins;
 use super::reclaim::Reclaimer;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
+use super::victims::Victims;
 use crate::config::Eviction;
 use crate::item::{self, Item, Plan, Shape, Standing, State};
 use crate::stats::ClassCounters;
@@ -41,8 +42,7 @@ pub(super) struct Shard {
     pub rules: Rules,
     /// Items in the index.
     pub items: AtomicU64,
-    /// Idle seconds of each class's last victim, plus 1; 0 before the first.
-    pub last_victims: Box<[AtomicU32]>,
+    pub victims: Victims,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
     /// Bytes that its share of -m can become at run time.
@@ -78,6 +78,13 @@ impl Shard {
     #[inline]
     pub fn rule(&self) -> Rule {
         Rule::unpack(self.rule.load(Relaxed))
+    }
+
+    /// True where a class has HOT, WARM and COLD. With one queue there is no probation, and a
+    /// counter leads nowhere: all but TEMP is COLD, as in memcached's flat LRU.
+    #[inline]
+    pub fn is_segmented(&self) -> bool {
+        self.rule().eviction == Eviction::S3
     }
 
     pub fn chunk_size(&self, chunk: ChunkRef) -> u32 {
@@ -308,6 +315,7 @@ impl Shard {
         if self.rules.evict
             && let Some(chunk) = self.evict_from(l, class, horizon)
         {
+            self.class_counters(l, class).direct_reclaims.bump();
             return Some(chunk);
         }
         if self.rules.evict && self.rules.steal && self.steal_page(l, class, horizon) {
@@ -332,7 +340,6 @@ impl Shard {
             if !self.unlink_victim(l, chunk, horizon, (class, part)) {
                 continue;
             }
-            self.class_counters(l, class).direct_reclaims.bump();
             if self.slabs.class_of(chunk) == class {
                 self.reserve_evicted(chunk);
                 return Some(chunk);
@@ -401,8 +408,7 @@ impl Shard {
             return false;
         }
         class.evicted.bump();
-        let idle = standing.idle(horizon.now) + 1;
-        self.last_victims[self.slabs.class_of(chunk).index()].store(idle, Relaxed);
+        self.victims.note(self.slabs.class_of(chunk), standing.idle(horizon.now));
         if deadline != 0 {
             class.evicted_nonzero.bump();
         }

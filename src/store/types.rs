@@ -123,10 +123,15 @@ pub struct ClassInfo {
     pub number_warm: u64,
     pub number_cold: u64,
     pub number_temp: u64,
-    /// Seconds.
+    /// Seconds that the longest idle item of HOT, of WARM has been so.
     pub age_hot: u32,
     pub age_warm: u32,
+    /// Seconds that victims were idle for, as a mean in which old ones fade; before the first,
+    /// those of the longest idle item.
     pub age: u32,
+    /// Something was ever evicted.
+    pub has_evicted: bool,
+    /// Idle seconds of the last victim since `stats reset`.
     pub evicted_time: u32,
 }
 
@@ -146,4 +151,15 @@ pub struct StoreInfo {
     pub crawler_starts: u64,
     /// What `flush_all` last set: older items are dead. 0 before the first.
     pub oldest_live: Seconds,
+}
+
+/// What is remembered of evicted keys, and what came of it since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GhostInfo {
+    pub lines: u64,
+    pub bytes: u64,
+    /// Misses that a little more memory for their class would have saved, as far as they can be
+    /// told: so many of them are another key's.
+    pub gains: u64,
+    pub false_gains: u64,
 }

@@ -1,6 +1,7 @@
 //! Statistics for operators: which figures each topic shows, in memcached's order and format.
 //! Gathering is here; the formatting of each topic is a pure function in a file of its own.
 
+mod automover;
 mod classes;
 mod conns;
 mod general;
@@ -47,14 +48,14 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
     match topic {
         StatsTopic::General => general::of(store),
         StatsTopic::Reset => {
-            figures.reset();
+            store.reset_stats();
             StatLines::Reset
         }
         StatsTopic::Settings => settings::of(store),
         StatsTopic::Items => {
             let temp_lru = store.knobs().temporary_ttl().is_some();
             let shown = classes::Shown { lru_maintainer: settings.lru_maintainer, temp_lru };
-            classes::items(&store.class_info(), &figures.class_sums(), shown)
+            classes::items(&store.class_census(), &figures.class_sums(), shown)
         }
         StatsTopic::Slabs => {
             let malloced = store.info().total_malloced;
@@ -62,6 +63,7 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
         }
         StatsTopic::Sizes => classes::sizes(&store.sizes()),
         StatsTopic::Conns => conns::of(&figures.conns, store.clock().now()),
+        StatsTopic::Automover => automover::of(store),
         StatsTopic::Detail(Some(on)) => {
             figures.prefixes.enable(on);
             StatLines::Ok

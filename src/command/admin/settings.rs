@@ -1,7 +1,8 @@
 //! `stats settings`: what the server was started with, and what was changed since.
 
 use super::{Rows, StatLines};
-use crate::config::{Protocol, Settings};
+use crate::config::{Eviction, Layout, Protocol, Settings};
+use crate::privileges;
 use crate::store::{Knobs, Store};
 use std::fmt::Display;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,6 +17,10 @@ struct Present<'a> {
     detail_enabled: bool,
     /// Size in bytes of the largest chunk that a value is put in, or in several of.
     chunk_max: u32,
+    /// Bytes of address space that the kernel keeps from being swapped out.
+    locked: u64,
+    /// Bytes in huge pages, where -L asked for them.
+    huge: Option<u64>,
 }
 
 pub(super) fn of(store: &Store) -> StatLines {
@@ -28,6 +33,8 @@ pub(super) fn of(store: &Store) -> StatLines {
         oldest: info.oldest_live,
         detail_enabled: stats.prefixes.enabled(),
         chunk_max: settings.slab_chunk_max.unwrap_or_else(largest),
+        locked: privileges::locked_bytes(),
+        huge: settings.large_pages.then(privileges::huge_page_bytes),
     };
     format(settings, &present)
 }
@@ -39,6 +46,7 @@ fn format(s: &Settings, present: &Present<'_>) -> StatLines {
     memory(&mut rows, s, present);
     lru(&mut rows, s, present.knobs);
     limits(&mut rows, s);
+    ours(&mut rows, s, present);
     rows.end()
 }
 
@@ -133,13 +141,39 @@ fn limits(rows: &mut Rows, s: &Settings) {
     rows.put("client_flags_size", size_of::<u32>());
 }
 
+/// Of our own options, and what came of -k and -L: behind memcached's keys, so that whoever reads
+/// those by their place still can.
+fn ours(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
+    let flat = s.eviction == Eviction::S3 && !present.knobs.segmented.load(Relaxed);
+    let layout = match s.layout {
+        Layout::Compact => "compact",
+        Layout::Memcached => "memcached",
+    };
+    let eviction = match s.eviction {
+        Eviction::S3 if flat => "lru",
+        Eviction::S3 => "s3",
+        Eviction::Lru => "lru",
+        Eviction::Sieve => "sieve",
+    };
+    rows.put("layout", layout);
+    rows.put("eviction", eviction);
+    rows.put("bg_cpu_pct", s.bg_cpu_pct);
+    // The reservation is larger than -m: once it is locked, so is whatever is stored.
+    let locked = if present.locked >= present.maxbytes { "yes" } else { "failed" };
+    rows.put("lock_memory", if s.lock_memory { locked } else { "no" });
+    rows.put("large_pages", yes(s.large_pages));
+    if let Some(bytes) = present.huge {
+        rows.put("large_pages_bytes", bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The keys and default values of memcached 1.6.45's `stats settings`, in its order, without
     /// those of extstore and TLS. Four values are ours: hashpower_init (shown as resolved),
-    /// hash_algorithm, slab_chunk_max and track_sizes.
+    /// hash_algorithm, slab_chunk_max and track_sizes; and so are the keys from layout on.
     const DEFAULTS: &str = "
         maxbytes 67108864
         maxconns 1024
@@ -196,19 +230,29 @@ mod tests {
         num_napi_ids 0
         memory_file (null)
         client_flags_size 4
+        layout compact
+        eviction s3
+        bg_cpu_pct 5
+        lock_memory no
+        large_pages no
     ";
 
-    /// As a server is that was started with these settings.
-    fn fresh(settings: &Settings) -> StatLines {
-        let present = Present {
-            knobs: &Knobs::new(settings),
+    fn at_start(knobs: &Knobs) -> Present<'_> {
+        Present {
+            knobs,
             maxbytes: 64 << 20,
             verbosity: 0,
             oldest: 0,
             detail_enabled: false,
             chunk_max: 8192,
-        };
-        format(settings, &present)
+            locked: 0,
+            huge: None,
+        }
+    }
+
+    /// As a server is that was started with these settings.
+    fn fresh(settings: &Settings) -> StatLines {
+        format(settings, &at_start(&Knobs::new(settings)))
     }
 
     #[test]
@@ -250,6 +294,19 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_locking_is_shown() {
+        let knobs = Knobs::new(&Settings::default());
+        let shown = |lock_memory, locked| {
+            let settings = Settings { lock_memory, ..Settings::default() };
+            let present = Present { locked, ..at_start(&knobs) };
+            format(&settings, &present).value("lock_memory").to_owned()
+        };
+        assert_eq!(shown(false, 0), "no");
+        assert_eq!(shown(true, 6 << 20), "failed");
+        assert_eq!(shown(true, 64 << 20), "yes");
+    }
+
+    #[test]
     fn changes_at_run_time_are_shown() {
         let knobs = Knobs::new(&Settings::default());
         knobs.automove.store(2, Relaxed);
@@ -271,6 +328,8 @@ mod tests {
             oldest: 208,
             detail_enabled: true,
             chunk_max: 1024,
+            locked: 8 << 20,
+            huge: Some(2 << 20),
         };
         let lines = format(&Settings::default(), &present);
         assert_eq!(lines.value("maxbytes"), "8388608");
@@ -292,6 +351,8 @@ mod tests {
             ("warm_max_factor", "2.50"),
             ("temp_lru", "yes"),
             ("temporary_ttl", "12"),
+            ("eviction", "lru"),
+            ("large_pages_bytes", "2097152"),
         ] {
             assert_eq!(lines.value(name), value, "{name}");
         }

@@ -252,6 +252,8 @@ fn stats_topics_may_be_cut_short() {
         ("stats item", StatsTopic::Unknown(b"item")),
         ("stats slabs", StatsTopic::Slabs),
         ("stats sizes", StatsTopic::Sizes),
+        ("stats automover", StatsTopic::Automover),
+        ("stats automove", StatsTopic::Unknown(b"automove")),
         ("stats sizesx", StatsTopic::Unknown(b"sizesx")),
         ("stats co", StatsTopic::Conns),
         ("stats cachedump 200 0 0", StatsTopic::Cachedump { class: 200, limit: 0 }),

@@ -250,6 +250,12 @@ pub(super) fn part_of(shape: Shape) -> Part {
 }
 
 impl Policy {
+    /// Entries in its queue.
+    #[cfg(test)]
+    pub fn queued(&self) -> usize {
+        self.ring.len()
+    }
+
     /// Makes the ring's memory fit `room` entries, in steps of a quarter, so that pages that come
     /// one by one do not copy it each time.
     fn fit(&mut self, room: usize) {
