@@ -111,6 +111,12 @@ impl Pool {
         self.state.lock().charged -= bytes;
     }
 
+    /// Counts `is` bytes used elsewhere instead of `was`, even past the limit.
+    pub(crate) fn recharge(&self, was: u64, is: u64) {
+        let mut s = self.state.lock();
+        s.charged = s.charged - was + is;
+    }
+
     /// Changes what is kept per chunk beside the arena, even past the limit.
     pub(crate) fn set_overhead(&self, overhead_64ths: u32) {
         self.state.lock().overhead_64ths = u64::from(overhead_64ths);

@@ -178,6 +178,12 @@ impl<P> Slabs<P> {
         self.pool.discharge(bytes);
     }
 
+    /// Counts `is` bytes used outside the arena instead of `was`, even past the limit; see
+    /// [`Slabs::over_limit`].
+    pub fn recharge(&self, was: u64, is: u64) {
+        self.pool.recharge(was, is);
+    }
+
     /// Changes the limit in [`Options::limit`]; nothing is taken from anybody.
     pub fn set_limit(&self, bytes: u64) {
         self.pool.set_limit(bytes);

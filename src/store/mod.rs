@@ -286,6 +286,19 @@ fn make_shard(
     })
 }
 
+/// An index with as many lines as hold the items that memcached would have put on the buckets that
+/// it starts with, if -m can afford them.
+fn reserve_index(s: &Settings, limit: u64, reach: u64) -> std::io::Result<Index> {
+    let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
+    let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
+    let affordable = match s.layout {
+        Layout::Compact => limit / 32 / index::LINE_BYTES,
+        Layout::Memcached => u64::MAX,
+    };
+    let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
+    Index::new(lines, resize::lines_ceiling(reach))
+}
+
 fn reserve_shard(
     s: &Settings,
     geometry: &Geometry,
@@ -319,12 +332,7 @@ fn reserve_shard(
     if s.initial_malloc > 0 && !slabs.charge(s.initial_malloc) {
         return Err("more is malloced already than -m allows".into());
     }
-    let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
-    // As many lines as hold the items that memcached would have put on that many buckets.
-    let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
-    let affordable = if as_memcached { u64::MAX } else { limit / 32 / index::LINE_BYTES };
-    let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
-    let index = Index::new(lines, resize::lines_ceiling(reach)).map_err(failed)?;
+    let index = reserve_index(s, limit, reach).map_err(failed)?;
     if !as_memcached && !slabs.charge(index.bytes()) {
         return Err(format!("-m of {limit} bytes is too small for an index"));
     }
@@ -353,6 +361,7 @@ fn reserve_shard(
         victims,
         reach,
         poorest,
+        queue_bytes: AtomicU64::new(0),
         reclaimer: Mutex::default(),
     })
 }

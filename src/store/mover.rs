@@ -1,7 +1,6 @@
 //! The page mover: one page at a time, in bounded steps, for whoever asked: an operator, the
 //! policy in `automove`, or a limit that was lowered.
 
-use super::Store;
 use super::automove::{Automove, Decision, Memory, Sample, Terms, Why, Worth};
 use super::evacuate::{Evacuated, Evacuation};
 use super::flush::Horizon;
@@ -9,7 +8,9 @@ use super::ghost::Part;
 use super::shard::{Shard, emptiest_first};
 use super::types::Local;
 use super::upkeep::Pace;
+use super::{Store, evict};
 use crate::clock::Seconds;
+use crate::config::Eviction;
 use crate::stats::{BusyStatus, MoveStats};
 use slab::{ClassId, PageNo};
 use std::collections::VecDeque;
@@ -156,7 +157,9 @@ impl Store {
         policies.resize_with(self.shards.len(), Automove::default);
         let evicted: Vec<u64> = self.stats.raw_evictions();
         self.shards.iter().zip(policies).enumerate().find_map(|(n, (shard, policy))| {
-            policy.observe(&shard.samples(&evicted), self.clock.now());
+            let samples = shard.samples(&evicted);
+            shard.charge_queues(&samples);
+            policy.observe(&samples, self.clock.now());
             let class = |n: usize| ClassId(n as u16 + 1);
             for (class, share) in policy.shares() {
                 shard.slabs.lock(ClassId(class as u16 + 1)).probation = share;
@@ -278,6 +281,21 @@ impl Move {
 }
 
 impl Shard {
+    /// Charges what probation takes where it has grown beyond the share that comes with each page.
+    fn charge_queues(&self, samples: &[Sample]) {
+        let rule = self.rule();
+        if self.rules.as_memcached || rule.eviction != Eviction::S3 {
+            return;
+        }
+        let beyond = |s: &Sample| {
+            let share = u64::from(s.probation.saturating_sub(rule.probation));
+            s.pages * s.chunks_per_page * share * evict::PLACE_BYTES / 1000
+        };
+        let bytes: u64 = samples.iter().map(beyond).sum();
+        let was = self.queue_bytes.swap(bytes, Relaxed);
+        self.slabs.recharge(was, bytes);
+    }
+
     /// Every class as the policy wants to see it; `evicted` by class id, over all shards.
     fn samples(&self, evicted: &[u64]) -> Vec<Sample> {
         let geometry = self.slabs.geometry();

@@ -43,6 +43,8 @@ pub(super) struct Shard {
     /// Items in the index.
     pub items: AtomicU64,
     pub victims: Victims,
+    /// Bytes charged for the queues beside what comes with each page.
+    pub queue_bytes: AtomicU64,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
     /// Bytes that its share of -m can become at run time.

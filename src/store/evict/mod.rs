@@ -23,6 +23,9 @@ const LOOK_ANYWHERE: usize = 16;
 /// Places without an item that an item which joins takes away from the queue's front.
 const CLEAN_AT_ONCE: usize = 2;
 
+/// Bytes of a place in a queue, with the queue's slack of a quarter.
+pub(super) const PLACE_BYTES: u64 = 5;
+
 /// Places that are gone through when a page leaves: some tens of microseconds.
 const FORGET_MAX: usize = 1 << 16;
 
@@ -66,9 +69,9 @@ impl Rule {
     /// quarter.
     pub fn overhead_64ths(self) -> u32 {
         match self.eviction {
-            Eviction::S3 => 5 * 64 * self.probation / 1000,
-            Eviction::Lru => 5 * 64,
-            Eviction::Sieve => 10 * 64,
+            Eviction::S3 => PLACE_BYTES as u32 * 64 * self.probation / 1000,
+            Eviction::Lru => PLACE_BYTES as u32 * 64,
+            Eviction::Sieve => 2 * PLACE_BYTES as u32 * 64,
         }
     }
 }
@@ -263,7 +266,7 @@ impl Policy {
         if len == capacity {
             let more = (len / 4 + 16).min((room + room / 4).saturating_sub(len));
             self.ring.reserve_exact(more.max(1));
-        } else if capacity > 4 * room.max(256) && len <= room {
+        } else if capacity > 2 * room.max(256) && len <= room {
             self.ring.shrink_to(room + room / 4);
         }
     }
