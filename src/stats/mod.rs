@@ -244,12 +244,16 @@ impl Stats {
     }
 
     /// Gets and sets since the start.
-    pub fn requests(&self) -> u64 {
-        let of = |worker: &Arc<Counters>| {
-            let classes = worker.classes.iter().map(|c| c.get_hits.load() + c.set_cmds.load());
-            worker.thread.get_misses.load() + classes.sum::<u64>()
-        };
-        self.workers.lock().iter().map(of).sum()
+    pub fn requests(&self) -> (u64, u64) {
+        let (mut gets, mut sets) = (0, 0);
+        for worker in self.workers.lock().iter() {
+            gets += worker.thread.get_misses.load();
+            for class in &worker.classes {
+                gets += class.get_hits.load();
+                sets += class.set_cmds.load();
+            }
+        }
+        (gets, sets)
     }
 
     /// Gets that missed since the start.

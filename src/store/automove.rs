@@ -11,6 +11,8 @@ use crate::clock::Seconds;
 
 /// Requests from one round to the next.
 const ROUND: u64 = 20_000;
+/// Gets that there are to so many sets, or it counts as if nobody read.
+const READ_FROM: u64 = 10;
 /// Pages that one round may move: one in so many.
 const ROUND_SHARE: u64 = 100;
 /// What is left of a gain after a round.
@@ -41,6 +43,13 @@ pub struct Sample {
     /// Probation's share of the chunks, in thousandths.
     pub probation: u32,
     pub evicted: u64,
+}
+
+/// Requests served since the start; they may wrap.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    pub gets: u64,
+    pub sets: u64,
 }
 
 /// What an operator may set.
@@ -80,6 +89,8 @@ pub enum Why {
     Spare(f64),
     /// Gain per page of the giver and of the taker.
     Gain { from: f64, to: f64 },
+    /// Nobody reads. Of their chunks, giver and taker evicted this share of late.
+    Turnover { from: f64, to: f64 },
     /// The taker evicted so many items since the last look.
     Evictions(u64),
     /// -m was lowered, or more is charged to it.
@@ -105,8 +116,9 @@ struct Track {
     /// Of probation and of main, since the share was last changed.
     parts: [f64; 2],
     last: Sample,
-    /// Evictions between the last two samples.
+    /// Evictions between the last two samples, and of late, fading.
     evicting: u64,
+    turned: f64,
     /// Since when it has neither evicted nor grown.
     quiet_since: Seconds,
 }
@@ -115,8 +127,9 @@ struct Track {
 #[derive(Debug, Default)]
 pub struct Automove {
     tracks: Vec<Track>,
-    /// Requests at the start of the last round.
-    round_at: u64,
+    /// Requests at the start of the last round, and those of the round before it.
+    round_at: Load,
+    round: Load,
     /// Pages that this round may still move.
     round_left: u64,
 }
@@ -136,6 +149,7 @@ impl Automove {
                 track.parts[part] = (track.parts[part] + gained).max(0.0);
             }
             track.evicting = sample.evicted.wrapping_sub(track.last.evicted);
+            track.turned += track.evicting as f64;
             if track.evicting > 0 || sample.pages > track.last.pages {
                 track.quiet_since = now;
             }
@@ -143,10 +157,10 @@ impl Automove {
         }
     }
 
-    /// The next page to move, if any. `requests`: served since the start.
+    /// The next page to move, if any.
     pub fn decide(
         &mut self,
-        requests: u64,
+        load: Load,
         memory: Memory,
         now: Seconds,
         terms: Terms,
@@ -165,21 +179,33 @@ impl Automove {
         {
             return Some(decision);
         }
-        if requests.wrapping_sub(self.round_at) >= ROUND {
-            self.round_at = requests;
-            let pages: u64 = self.tracks.iter().map(|t| t.last.pages).sum();
-            self.round_left = (pages / ROUND_SHARE).max(1);
-        }
+        self.begin_round(load);
         if self.round_left == 0 {
             return None;
         }
         self.round_left -= 1;
-        let decision = self.by_gain(terms);
+        let unread = self.round.gets < self.round.sets / READ_FROM;
+        let decision = if unread { self.by_turnover(terms) } else { self.by_gain(terms) };
         if decision.is_none() || self.round_left == 0 {
             self.round_left = 0;
-            self.tracks.iter_mut().for_each(|track| track.gain *= FADE);
+            for track in &mut self.tracks {
+                track.gain *= FADE;
+                track.turned *= FADE;
+            }
         }
         decision
+    }
+
+    /// Starts a round where enough was asked since the last.
+    fn begin_round(&mut self, load: Load) {
+        let gets = load.gets.wrapping_sub(self.round_at.gets);
+        let sets = load.sets.wrapping_sub(self.round_at.sets);
+        if gets + sets >= ROUND {
+            self.round_at = load;
+            self.round = Load { gets, sets };
+            let pages: u64 = self.tracks.iter().map(|t| t.last.pages).sum();
+            self.round_left = (pages / ROUND_SHARE).max(1);
+        }
     }
 
     /// Classes whose probation should have another share of the chunks, in thousandths: the part
@@ -252,6 +278,24 @@ impl Automove {
         let evicted = self.tracks[to].evicting;
         let from = self.poorest(Some(to)).filter(|_| evicted > 0)?;
         Some(Decision { from, to: Some(to), why: Why::Evictions(evicted) })
+    }
+
+    /// Where nobody reads, nothing is known of what a page is worth: then every class is to hold on
+    /// to its items for as long as the others, which is what memcached's automover wants.
+    fn by_turnover(&self, terms: Terms) -> Option<Decision> {
+        let bounds = |n: &usize| {
+            let track = &self.tracks[*n];
+            let chunks = (track.last.pages * track.last.chunks_per_page).max(1) as f64;
+            let doubt = DOUBT * (track.turned + 1.0).sqrt() / chunks;
+            (track.turned / chunks - doubt, track.turned / chunks + doubt)
+        };
+        let takers = (0..self.tracks.len()).filter(|n| self.tracks[*n].last.pages > 0);
+        let to = takers.max_by(|a, b| bounds(a).0.total_cmp(&bounds(b).0))?;
+        let givers = (0..self.tracks.len()).filter(|n| *n != to && self.can_give(*n));
+        let from = givers.min_by(|a, b| bounds(a).1.total_cmp(&bounds(b).1))?;
+        let ((low, high), (least, most)) = (bounds(&to), bounds(&from));
+        let why = Why::Turnover { from: (least + most) / 2.0, to: (low + high) / 2.0 };
+        (low > most / terms.ratio.max(0.01)).then_some(Decision { from, to: Some(to), why })
     }
 
     fn by_gain(&self, terms: Terms) -> Option<Decision> {

@@ -1,7 +1,7 @@
 //! The page mover: one page at a time, in bounded steps, for whoever asked: an operator, the
 //! policy in `automove`, or a limit that was lowered.
 
-use super::automove::{Automove, Decision, Memory, Sample, Terms, Why, Worth};
+use super::automove::{Automove, Decision, Load, Memory, Sample, Terms, Why, Worth};
 use super::evacuate::{Evacuated, Evacuation};
 use super::flush::Horizon;
 use super::ghost::Part;
@@ -196,7 +196,8 @@ impl Store {
             0 => Memory::Touched,
             _ => Memory::Fresh,
         };
-        policy.decide(self.stats.requests(), memory, self.clock.now(), terms)
+        let (gets, sets) = self.stats.requests();
+        policy.decide(Load { gets, sets }, memory, self.clock.now(), terms)
     }
 
     /// The last moves, oldest first.

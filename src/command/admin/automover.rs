@@ -74,6 +74,11 @@ fn page_move(rows: &mut Rows, n: u32, moved: &Moved, clock: &Clock) {
             put("why", &"evictions");
             put("evicted", &evicted);
         }
+        Some(Why::Turnover { from, to }) => {
+            put("why", &"turnover");
+            put("from_turnover", &hundredths(from));
+            put("to_turnover", &hundredths(to));
+        }
         Some(Why::Gain { from, to }) => {
             put("why", &"gain");
             put("from_gain", &hundredths(from));
