@@ -4,18 +4,20 @@
 //! were evicted so lately that the shadow (see `ghost`) still knows them. Per page of that shadow
 //! it is what the class's last page is worth, to the giver as to the taker. A page moves when the
 //! worth of the best, less three standard deviations, beats that of the worst, plus three; gains
-//! fade by the round, so that a change of load shows.
+//! fade by the request, so that a change of load shows.
 
 use super::ghost::SHADOW_SHARE;
 use crate::clock::Seconds;
 
 /// Requests from one round to the next.
 const ROUND: u64 = 20_000;
+/// The same by what is evicted: one in so many of all pages' worth.
+const ROUND_EVICTED: f64 = 32.0;
 /// Gets that there are to so many sets, or it counts as if nobody read.
 const READ_FROM: u64 = 10;
 /// Pages that one round may move: one in so many.
 const ROUND_SHARE: u64 = 100;
-/// What is left of a gain after a round.
+/// What is left of a gain after so many requests.
 const FADE: f64 = 0.95;
 /// Gains per page that the winner must be ahead by, beside the ratio.
 const MARGIN: f64 = 0.01;
@@ -130,6 +132,8 @@ pub struct Automove {
     /// Requests at the start of the last round, and those of the round before it.
     round_at: Load,
     round: Load,
+    /// Pages' worth of items evicted since then.
+    round_evicted: f64,
     /// Pages that this round may still move.
     round_left: u64,
 }
@@ -150,6 +154,8 @@ impl Automove {
             }
             track.evicting = sample.evicted.wrapping_sub(track.last.evicted);
             track.turned += track.evicting as f64;
+            let per_page = sample.chunks_per_page.max(1) as f64;
+            self.round_evicted += track.evicting as f64 / per_page;
             if track.evicting > 0 || sample.pages > track.last.pages {
                 track.quiet_since = now;
             }
@@ -188,9 +194,11 @@ impl Automove {
         let decision = if unread { self.by_turnover(terms) } else { self.by_gain(terms) };
         if decision.is_none() || self.round_left == 0 {
             self.round_left = 0;
+            let asked = (self.round.gets + self.round.sets) as f64;
+            let fade = FADE.powf(asked / ROUND as f64);
             for track in &mut self.tracks {
-                track.gain *= FADE;
-                track.turned *= FADE;
+                track.gain *= fade;
+                track.turned *= fade;
             }
         }
         decision
@@ -200,10 +208,12 @@ impl Automove {
     fn begin_round(&mut self, load: Load) {
         let gets = load.gets.wrapping_sub(self.round_at.gets);
         let sets = load.sets.wrapping_sub(self.round_at.sets);
-        if gets + sets >= ROUND {
+        let pages: u64 = self.tracks.iter().map(|t| t.last.pages).sum();
+        let evicted = self.round_evicted * ROUND_EVICTED > pages as f64;
+        if gets + sets >= ROUND || evicted {
             self.round_at = load;
+            self.round_evicted = 0.0;
             self.round = Load { gets, sets };
-            let pages: u64 = self.tracks.iter().map(|t| t.last.pages).sum();
             self.round_left = (pages / ROUND_SHARE).max(1);
         }
     }
