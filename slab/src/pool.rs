@@ -26,6 +26,8 @@ struct State {
     /// Chunks of the pages in use, and the bytes kept for each beside the arena, times 64.
     chunks: u64,
     overhead_64ths: u64,
+    /// Bytes kept beside the arena beyond that.
+    extra: u64,
 }
 
 impl State {
@@ -37,7 +39,7 @@ impl State {
 
     fn used(&self, page_size: u64) -> u64 {
         let chunks = (self.chunks * self.overhead_64ths).div_ceil(64);
-        u64::from(self.in_use) * page_size + self.charged + chunks
+        u64::from(self.in_use) * page_size + self.charged + chunks + self.extra
     }
 }
 
@@ -55,6 +57,7 @@ impl Pool {
             beyond: 0,
             chunks: 0,
             overhead_64ths: u64::from(overhead_64ths),
+            extra: 0,
         };
         Pool { state: Mutex::new(state), page_cost }
     }
@@ -114,6 +117,11 @@ impl Pool {
     /// Changes what is kept per chunk beside the arena, even past the limit.
     pub(crate) fn set_overhead(&self, overhead_64ths: u32) {
         self.state.lock().overhead_64ths = u64::from(overhead_64ths);
+    }
+
+    /// Counts so many bytes beside the chunks' overhead, even past the limit.
+    pub(crate) fn set_extra(&self, bytes: u64) {
+        self.state.lock().extra = bytes;
     }
 
     /// Another limit; what is in use beyond it stays so until it is given back.

@@ -210,6 +210,12 @@ impl<P> Slabs<P> {
         self.pool.set_overhead(overhead_64ths);
     }
 
+    /// Counts so many bytes beside the chunks' overhead against the limit; see
+    /// [`Slabs::over_limit`].
+    pub fn set_extra(&self, bytes: u64) {
+        self.pool.set_extra(bytes);
+    }
+
     pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {
         let beyond = self.first_page_beyond_limit && state.pages.is_empty();
         self.pool.take(self.geometry.chunks_per_page(class), beyond)

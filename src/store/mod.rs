@@ -35,6 +35,9 @@ mod reclaim;
 mod report;
 mod requests;
 mod shard;
+mod tend;
+#[cfg(test)]
+mod testing;
 mod types;
 mod upkeep;
 mod validate;
@@ -345,5 +348,6 @@ fn reserve_shard(
         reach,
         poorest,
         reclaimer: Mutex::default(),
+        tending: Mutex::default(),
     })
 }

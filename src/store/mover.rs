@@ -4,12 +4,14 @@
 use super::Store;
 use super::automove::{Automove, Decision, Memory, Sample, Terms, Why};
 use super::evacuate::{Evacuated, Evacuation};
+use super::evict::{self, Rule};
 use super::flush::Horizon;
 use super::ghost::Part;
 use super::shard::{Shard, emptiest_first};
 use super::types::Local;
 use super::upkeep::Pace;
 use crate::clock::Seconds;
+use crate::config::Eviction;
 use crate::stats::{BusyStatus, MoveStats};
 use slab::{ClassId, PageNo};
 use std::collections::VecDeque;
@@ -156,7 +158,9 @@ impl Store {
         policies.resize_with(self.shards.len(), Automove::default);
         let evicted: Vec<u64> = self.stats.raw_evictions();
         self.shards.iter().zip(policies).enumerate().find_map(|(n, (shard, policy))| {
-            policy.observe(&shard.samples(&evicted), self.clock.now());
+            let samples = shard.samples(&evicted);
+            shard.charge_probation(&samples);
+            policy.observe(&samples, self.clock.now());
             let class = |n: usize| ClassId(n as u16 + 1);
             for (class, share) in policy.shares() {
                 shard.slabs.lock(ClassId(class as u16 + 1)).probation = share;
@@ -291,6 +295,21 @@ impl Shard {
         geometry.classes().map(sample).collect()
     }
 
+    /// Counts against -m what classes' probations take beyond their charged share, because gains
+    /// have made them larger.
+    fn charge_probation(&self, samples: &[Sample]) {
+        let rule = self.rule();
+        if self.rules.as_memcached || rule.eviction != Eviction::S3 {
+            return self.slabs.set_extra(0);
+        }
+        let bytes_64ths = |s: &Sample| {
+            let more = Rule { probation: s.probation.max(rule.probation), ..rule };
+            let more = more.overhead_64ths() - rule.overhead_64ths();
+            s.pages * s.chunks_per_page * u64::from(more)
+        };
+        self.slabs.set_extra(samples.iter().map(bytes_64ths).sum::<u64>() / 64);
+    }
+
     /// The page of a class that is least work to empty, or with `first` the one that it has had
     /// longest, as memcached would; already draining. `None` where it has less than `least`.
     fn page_to_move(&self, class: ClassId, first: bool, least: usize) -> Option<PageNo> {
@@ -354,6 +373,9 @@ impl Shard {
                 let_go
             }
         };
+        if moved {
+            evict::page_left(&mut self.slabs.lock(from), self.rule());
+        }
         stats.slabs_moved.fetch_add(u64::from(moved), Relaxed);
         Step::Over { moved }
     }

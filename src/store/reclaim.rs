@@ -12,6 +12,7 @@
 //! visited: whoever empties the cell looks at all chunks, or puts back what it took.
 
 use super::Store;
+use super::evict;
 use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::{Key, Local};
@@ -246,6 +247,7 @@ impl Shard {
         let mine = self.slabs.owner_of(page) == class && guard.used_on(page) == 0;
         if mine && guard.free_chunks() > spare && guard.start_drain(page) {
             guard.finish_drain(page);
+            evict::page_left(&mut guard, self.rule());
         }
     }
 

@@ -11,6 +11,7 @@ use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
 use super::pins::Pins;
 use super::reclaim::Reclaimer;
+use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use crate::config::Eviction;
 use crate::item::{self, Item, Plan, Shape, Standing, State};
@@ -25,6 +26,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Victims that one allocation tries before it gives up: another thread may hold each one's line.
 const VICTIMS_MAX: usize = 16;
+/// Choices that one allocation makes, with those that found nothing but what is gone already.
+const CHOICES_MAX: usize = 1024;
 /// Pages of other classes that one allocation tries to empty.
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
@@ -48,6 +51,7 @@ pub(super) struct Shard {
     /// Bytes that its share of -m can become at run time.
     pub reach: u64,
     pub reclaimer: Mutex<Reclaimer>,
+    pub tending: Mutex<Tending>,
 }
 
 /// Settings that the engine works by.
@@ -174,9 +178,7 @@ impl Shard {
     pub fn admit(&self, l: &Local, chunk: ChunkRef, hash: u64) {
         let known = self.ghost.recall(hash).is_some_and(|memory| memory.age <= EPOCHS);
         if known && self.rule().eviction == Eviction::S3 {
-            self.leave_queue(chunk);
-            let item = self.item(chunk);
-            item.change_standing(item.standing(), item.standing().with_counter(1));
+            self.promote(chunk, 1);
         } else {
             self.enqueue(l, chunk);
         }
@@ -195,18 +197,31 @@ impl Shard {
         }
     }
 
-    fn leave_queue(&self, chunk: ChunkRef) {
-        if self.item(chunk).shape().has(Shape::QUEUED) {
-            self.item(chunk).clear_bits(Shape::QUEUED);
+    /// Puts a linked item in the main part, with a counter of at least `counter`. Where its chunk
+    /// is queued from an earlier life, the counter sees to that when the entry's turn comes.
+    fn promote(&self, chunk: ChunkRef, counter: u32) {
+        let item = self.item(chunk);
+        let queued = item.shape().has(Shape::QUEUED);
+        let standing = item.standing();
+        let counter = standing.counter().max(if queued { evict::PROMOTE_AT } else { counter });
+        item.change_standing(standing, standing.with_counter(counter));
+    }
+
+    /// Gives an item the place of the one that it replaces: where there is one queue, all stand in
+    /// it.
+    pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
+        if old.has(Shape::QUEUED) || self.rule().eviction != Eviction::S3 {
+            self.enqueue(l, chunk);
+        } else {
+            self.promote(chunk, 0);
         }
     }
 
-    /// Queues an item if the one that it replaces was.
-    pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
-        if old.has(Shape::QUEUED) {
-            self.enqueue(l, chunk);
-        } else {
-            self.leave_queue(chunk);
+    /// Queues a victim that could not go after all, where there is no other way to it.
+    fn requeue(&self, chunk: ChunkRef) {
+        let class = self.slabs.class_of(chunk);
+        if class != ClassId(0) && self.rule().eviction != Eviction::S3 {
+            evict::enqueue_lost(&mut self.slabs.lock(class), chunk);
         }
     }
 
@@ -320,18 +335,25 @@ impl Shard {
 
     /// Takes the chunk of one of the class's items.
     pub fn evict_from(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
-        for _ in 0..VICTIMS_MAX {
-            let victim = {
-                let mut guard = self.slabs.lock(class);
-                if guard.total_chunks() == 0 {
-                    return None;
-                }
-                let victim = evict::victim(&mut guard, horizon, self.rule());
-                (victim, std::mem::take(&mut guard.moves))
-            };
-            self.count_moves(l, class, victim.1);
-            let Some(Victim { chunk, part }) = victim.0 else { continue };
+        let mut tries = 0;
+        for _ in 0..CHOICES_MAX {
+            if tries == VICTIMS_MAX {
+                break;
+            }
+            let mut guard = self.slabs.lock(class);
+            if guard.total_chunks() == 0 {
+                return None;
+            }
+            let queued = guard.queued();
+            let victim = evict::victim(&mut guard, horizon, self.rule());
+            let moves = std::mem::take(&mut guard.moves);
+            // A queue that got shorter has lost what is gone: that ends some time.
+            tries += usize::from(victim.is_some() || guard.queued() >= queued);
+            drop(guard);
+            self.count_moves(l, class, moves);
+            let Some(Victim { chunk, part }) = victim else { continue };
             if !self.unlink_victim(l, chunk, horizon, part) {
+                self.requeue(chunk);
                 continue;
             }
             self.class_counters(l, class).direct_reclaims.bump();
@@ -359,13 +381,13 @@ impl Shard {
         item.set_standing(Standing::RESERVED);
     }
 
-    /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
-    /// still what it seemed to be. The chunk is then the caller's.
+    /// Takes an item out of the index if its line is free to lock, it is neither pinned nor TEMP,
+    /// and it is still what it seemed to be. The chunk is then the caller's.
     fn unlink_victim(&self, l: &Local, chunk: ChunkRef, horizon: Horizon, part: Part) -> bool {
         let item = self.item(chunk);
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let (shape, standing) = (item.shape(), item.standing());
-        if shape.has(Shape::PINNED) {
+        if shape.has(Shape::PINNED | Shape::TEMP) {
             return false;
         }
         fence(Acquire);
@@ -432,7 +454,9 @@ impl Shard {
                     continue;
                 }
                 self.drop_items(l, page, donor, horizon);
-                if self.slabs.lock(donor).finish_drain(page) {
+                let mut guard = self.slabs.lock(donor);
+                if guard.finish_drain(page) {
+                    evict::page_left(&mut guard, self.rule());
                     return true;
                 }
             }
@@ -440,14 +464,15 @@ impl Shard {
         false
     }
 
-    /// True where nothing on a page is pinned or a value on its way, as the caller's own may be:
-    /// as of now, and without locking anything.
+    /// True where nothing on a page is pinned, TEMP or a value on its way, as the caller's own may
+    /// be: as of now, and without locking anything.
     fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
         (0..self.slabs.geometry().chunks_per_page(class)).all(|index| {
             let chunk = self.slabs.chunk_at(page, class, index);
             match self.owner_of(chunk).map(|owner| self.item(owner)) {
                 Some(item) => {
-                    item.standing().state() == State::Linked && !item.shape().has(Shape::PINNED)
+                    let stays = item.shape().has(Shape::PINNED | Shape::TEMP);
+                    item.standing().state() == State::Linked && !stays
                 }
                 None => self.item(chunk).standing().state() == State::Free,
             }

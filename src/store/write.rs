@@ -382,7 +382,8 @@ impl Shard {
         if !self.rules.evict {
             return false;
         }
-        let Some((slot, victim)) = line.any_but(|c| self.item(c).shape().has(Shape::PINNED)) else {
+        let stays = |c| self.item(c).shape().has(Shape::PINNED | Shape::TEMP);
+        let Some((slot, victim)) = line.any_but(stays) else {
             return false;
         };
         line.remove(slot);

@@ -8,16 +8,30 @@
 
 mod queue;
 mod s3;
+#[cfg(test)]
+mod tests;
+
+pub(super) use s3::PROMOTE_AT;
 
 use super::flush::Horizon;
 use super::ghost::Part;
 use crate::config::Eviction;
 use crate::item::{Item, Shape, Standing, State, body_head};
 use slab::{ChunkRef, ClassGuard};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// Headers that one choice may look at.
 pub(super) const LOOK_MAX: usize = 64;
+/// The last of these, for the other part where one has had no victim so far.
+const LOOK_OTHER: usize = LOOK_MAX / 4;
+/// The first of these, for what left probation unread: there may be less of it than is counted.
+const LOOK_UNREAD: usize = LOOK_MAX / 2;
+
+/// Entries that leave probation with a page.
+const SHORTEN_MAX: usize = 4096;
+
+/// Entries that a queue may have room for though there is little to queue.
+const FEW: usize = 64;
 
 /// Seconds in which a flat LRU takes an item's reads for one, as memcached's does.
 pub(super) const BUMP_INTERVAL: u32 = 60;
@@ -125,27 +139,38 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, ru
     }
     let room = match rule.eviction {
         Eviction::S3 => s3::make_way(class, rule),
-        Eviction::Lru | Eviction::Sieve => class.total_chunks() as usize,
+        eviction => queue::make_way(class, eviction),
     };
-    class.fit(room);
+    fit(&mut class.ring, room);
     class.ring.push_back(chunk);
     item.set_bits(Shape::QUEUED);
+}
+
+/// Queues what is in no queue though the policy has all in one, as the oldest; true where it was
+/// such. It may be changing hands: at the worst an entry is made that counts for nothing.
+pub(super) fn enqueue_lost(class: &mut Class<'_>, chunk: ChunkRef) -> bool {
+    let item = item_of(class, chunk);
+    let stands = item.shape().has(Shape::QUEUED | Shape::TEMP);
+    let linked = item.standing().state() == State::Linked;
+    if stands || !linked || !class.slabs().is_chunk_of(chunk, class.class()) {
+        return false;
+    }
+    let room = class.total_chunks() as usize;
+    fit(&mut class.ring, room);
+    class.ring.push_front(chunk);
+    item.set_bits(Shape::QUEUED);
+    true
 }
 
 /// The item that should go; `None` where all that was looked at is pinned, reserved or TEMP.
 pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Option<Victim> {
     let mut spare: Option<(u32, Victim)> = None;
-    for _ in 0..LOOK_MAX {
-        let part = match rule.eviction {
-            Eviction::S3 => s3::turn(class, rule),
-            Eviction::Lru | Eviction::Sieve => Part::Main,
+    for n in 0..LOOK_MAX {
+        let (part, next) = match rule.eviction {
+            Eviction::S3 => s3::turn(class, horizon, rule, (n, spare.is_some())),
+            eviction => (Part::Main, queue::next(class, horizon, eviction)),
         };
-        let (chunk, look) = match (rule.eviction, part) {
-            (Eviction::S3, Part::Probation) => s3::next(class, horizon)?,
-            (Eviction::S3, Part::Main) if class.unread > 0 => s3::next_unread(class)?,
-            (Eviction::S3, Part::Main) => sweep(class, horizon)?,
-            (eviction, _) => queue::next(class, horizon, eviction)?,
-        };
+        let (chunk, look) = next?;
         let victim = Victim { chunk, part };
         match look {
             Look::Take => return Some(victim),
@@ -164,16 +189,38 @@ pub(super) fn part_of(shape: Shape) -> Part {
 }
 
 impl Policy {
-    /// Makes the ring's memory fit `room` entries, in steps of a quarter, so that pages that come
-    /// one by one do not copy it each time.
-    fn fit(&mut self, room: usize) {
-        let (len, capacity) = (self.ring.len(), self.ring.capacity());
-        if len == capacity {
-            let more = (len / 4 + 16).min((room + room / 4).saturating_sub(len));
-            self.ring.reserve_exact(more.max(1));
-        } else if capacity > 4 * room.max(256) && len <= room {
-            self.ring.shrink_to(room + room / 4);
+    /// Entries in its queues, with those that count for nothing.
+    pub fn queued(&self) -> usize {
+        self.ring.len() + self.passed.len()
+    }
+}
+
+/// A page has left the class: its queues become what they would be without it.
+pub(super) fn page_left(class: &mut Class<'_>, rule: Rule) {
+    let room = match rule.eviction {
+        Eviction::S3 => s3::shorten(class, rule, SHORTEN_MAX),
+        Eviction::Lru | Eviction::Sieve => class.total_chunks() as usize,
+    };
+    let (slabs, id) = (class.slabs(), class.class());
+    let policy = &mut **class;
+    for queue in [&mut policy.ring, &mut policy.passed] {
+        // All are gone through for as many as are found, give or take.
+        if queue.len() > room + room / 8 {
+            queue.retain(|chunk| slabs.is_chunk_of(*chunk, id));
         }
+        fit(queue, room.max(queue.len()));
+    }
+}
+
+/// Makes a queue's memory fit one entry more, of up to `room`, in steps of a quarter, so that pages
+/// that come one by one do not copy it each time.
+fn fit(queue: &mut VecDeque<ChunkRef>, room: usize) {
+    let (len, capacity) = (queue.len(), queue.capacity());
+    let most = room + room / 4;
+    if len == capacity {
+        queue.reserve_exact((len / 4 + 16).min(most.saturating_sub(len)).max(1));
+    } else if capacity > most + most / 8 + FEW && len <= room {
+        queue.shrink_to(most);
     }
 }
 
@@ -213,6 +260,8 @@ fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
     }
     item.clear_bits(Shape::QUEUED);
     match standing.state() {
+        // Its chunk was queued in an earlier life.
+        _ if shape.has(Shape::TEMP) => Entry::Gone,
         State::Linked if shape.has(Shape::PINNED) => Entry::Busy,
         State::Linked => Entry::Item(item, shape, standing),
         _ => Entry::Gone,
@@ -253,6 +302,30 @@ fn head_of_body(class: &Class<'_>, body: ChunkRef) -> (ChunkRef, Look) {
         true => (head, Look::Spare(standing.counter())),
         false => (head, Look::Skip),
     }
+}
+
+/// For `validate`: chains' bodies are counted, what says that it is queued is, and with `all` so is
+/// everything.
+pub(super) fn check(class: &Class<'_>, all: bool) -> Result<(), String> {
+    let entries: HashSet<ChunkRef> = class.ring.iter().chain(&class.passed).copied().collect();
+    let slabs = class.slabs();
+    let mut bodies = 0;
+    for page in class.pages() {
+        for index in 0..slabs.geometry().chunks_per_page(class.class()) {
+            let chunk = slabs.chunk_at(*page, class.class(), index);
+            let item = item_of(class, chunk);
+            bodies += u32::from(item.standing().is_body());
+            let queued =
+                item.standing().state() == State::Linked && item.shape().has(Shape::QUEUED);
+            if queued && !entries.contains(&chunk) {
+                return Err(format!("{chunk:?} says that it is queued, and is not"));
+            }
+        }
+    }
+    if bodies != class.bodies {
+        return Err(format!("{bodies} bodies, {} counted", class.bodies));
+    }
+    Ok(())
 }
 
 fn item_of<'a>(class: &Class<'a>, chunk: ChunkRef) -> Item<'a> {

@@ -2,11 +2,30 @@
 //! is spared: as a flat LRU would have it, it joins the end again (which is second-chance FIFO: an
 //! LRU in steps of one round); as SIEVE has it, it keeps its place behind the hand.
 
-use super::{Class, Entry, Look, dequeue, is_dead, item_of, sweep};
+use super::{Class, Entry, Look, dequeue, fit, is_dead, item_of, sweep};
 use crate::config::Eviction;
 use crate::item::Shape;
 use crate::store::flush::Horizon;
 use slab::ChunkRef;
+
+/// Entries that are looked at when one joins and there are more than chunks.
+const LOOK_ON: usize = 8;
+
+/// Makes room for one entry; returns how many there can be. With more than chunks some refer to
+/// pages that are gone: the oldest are looked at, and what is alive goes another round.
+pub(super) fn make_way(class: &mut Class<'_>, eviction: Eviction) -> usize {
+    let room = class.total_chunks() as usize;
+    for _ in 0..LOOK_ON {
+        if class.queued() < room {
+            break;
+        }
+        let Some(chunk) = class.ring.pop_front() else { break };
+        if !matches!(dequeue(class, chunk), Entry::Gone) {
+            requeue(class, chunk, eviction);
+        }
+    }
+    room
+}
 
 /// Looks at one more chunk.
 pub(super) fn next(
@@ -41,8 +60,11 @@ pub(super) fn next(
 
 fn requeue(class: &mut Class<'_>, chunk: ChunkRef, eviction: Eviction) {
     item_of(class, chunk).set_bits(Shape::QUEUED);
-    match eviction {
-        Eviction::Sieve => class.passed.push_back(chunk),
-        _ => class.ring.push_back(chunk),
-    }
+    let room = class.total_chunks() as usize;
+    let queue = match eviction {
+        Eviction::Sieve => &mut class.passed,
+        _ => &mut class.ring,
+    };
+    fit(queue, room);
+    queue.push_back(chunk);
 }

@@ -5,21 +5,28 @@
 //! place by a hand: a counter above 0 costs one, an item at 0 is the victim. What left probation
 //! only because newer items came while there was room has earned nothing: it goes first.
 
-use super::{Class, Entry, Look, Rule, dequeue, evictable, is_dead, item_of};
+use super::{Class, Entry, LOOK_MAX, LOOK_OTHER, LOOK_UNREAD, Look, Rule};
+use super::{dequeue, evictable, is_dead, item_of, sweep};
 use crate::item::Shape;
 use crate::store::flush::Horizon;
 use crate::store::ghost::Part;
 use slab::ChunkRef;
 
 /// Accesses that lead from probation to the main part.
-const PROMOTE_AT: u32 = 2;
+pub const PROMOTE_AT: u32 = 2;
 /// Entries that leave when one joins and there are too many, as after a page was given up.
 const LEAVE_MAX: usize = 2;
 
 /// Makes room for one entry; returns how many probation is to hold.
 pub(super) fn make_way(class: &mut Class<'_>, rule: Rule) -> usize {
+    shorten(class, rule, LEAVE_MAX)
+}
+
+/// Lets up to `most` of the oldest entries go while there are too many for one more; returns how
+/// many probation is to hold.
+pub(super) fn shorten(class: &mut Class<'_>, rule: Rule, most: usize) -> usize {
     let room = probation(class, rule);
-    for _ in 0..LEAVE_MAX {
+    for _ in 0..most {
         if class.ring.len() < room {
             break;
         }
@@ -42,15 +49,31 @@ fn probation(class: &Class<'_>, rule: Rule) -> usize {
     (total * u64::from(share) / 1000).max((total / 2).clamp(1, 16)) as usize
 }
 
-/// The part whose turn it is to give something up.
-pub(super) fn turn(class: &Class<'_>, rule: Rule) -> Part {
+/// Looks at one more chunk of the part whose turn it is to give something up. `looks`: how many
+/// there were for this choice, and whether one of them found what could go.
+pub(super) fn turn(
+    class: &mut Class<'_>,
+    horizon: Horizon,
+    rule: Rule,
+    looks: (usize, bool),
+) -> (Part, Option<(ChunkRef, Look)>) {
+    let (count, found) = looks;
+    if class.unread > 0 && count < LOOK_UNREAD {
+        return (Part::Main, next_unread(class));
+    }
     let full = class.ring.len() >= probation(class, rule);
-    if full && class.unread == 0 { Part::Probation } else { Part::Main }
+    // The main part may be all TEMP, pinned or bodies, and probation all pinned.
+    let other = !found && count >= LOOK_MAX - LOOK_OTHER;
+    if full != other && !class.ring.is_empty() {
+        (Part::Probation, next(class, horizon))
+    } else {
+        (Part::Main, sweep(class, horizon))
+    }
 }
 
 /// Looks at one more chunk of the main part for an item that never earned its place there: while
 /// there was room, probation made way for newer ones.
-pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
+fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
     let mut hand = class.unread_hand;
     let at = hand.advance(class);
     class.unread_hand = hand;
@@ -73,7 +96,7 @@ pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
 }
 
 /// Looks at the oldest entry of probation.
-pub(super) fn next(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
+fn next(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
     let chunk = class.ring.pop_front()?;
     let Entry::Item(item, shape, standing) = dequeue(class, chunk) else {
         return Some((chunk, Look::Skip));
