@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word 0, standing   |state 2|counter 2|fetched 1|second of last access 27|
-//! word 1, shape      |0|temp|win|stale|binary key|queued|pinned|wide|cas|flags|exptime|
+//! word 1, shape      |main|temp|win|stale|binary key|queued|pinned|wide|cas|flags|exptime|
 //!                    |value length 13|key length 8|
 //! of a body          |0|queued| |bytes of the value 21|
 //! ```
@@ -144,13 +144,16 @@ impl Shape {
     pub const WIDE: u32 = 1 << 24;
     /// Somebody is sending the value from its chunks.
     pub const PINNED: u32 = 1 << 25;
-    /// In its class's probation ring (guarded by the class lock).
+    /// Its chunk stands in its class's queue: in probation, where there is one and not
+    /// [`Shape::MAIN`] (guarded by the class lock).
     pub const QUEUED: u32 = 1 << 26;
     pub const BINARY_KEY: u32 = 1 << 27;
     pub const STALE: u32 = 1 << 28;
     pub const WIN: u32 = 1 << 29;
     /// `temporary_ttl`: never evicted.
     pub const TEMP: u32 = 1 << 30;
+    /// Of the main part, though its chunk may be queued from an earlier life.
+    pub const MAIN: u32 = 1 << 31;
     /// In a wide item, where the length would be: the value goes on in body chunks.
     const CHAINED: u32 = 1 << LEN_SHIFT;
 
@@ -188,6 +191,12 @@ impl Shape {
     #[inline]
     pub fn narrow_len(self) -> u32 {
         self.0 >> LEN_SHIFT & LEN_MASK
+    }
+
+    /// True where it stands in a queue on its own account.
+    #[inline]
+    pub fn queued(self) -> bool {
+        self.0 & (Shape::QUEUED | Shape::MAIN) == Shape::QUEUED
     }
 
     pub fn chained(self) -> bool {

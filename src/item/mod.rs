@@ -119,7 +119,7 @@ impl<'a> Item<'a> {
         for (from, to) in self.words[words.clone()].iter().zip(&to.words[words]) {
             to.store(from.load(Relaxed), Relaxed);
         }
-        to.reshape(Shape(self.shape().0 & !Shape::QUEUED));
+        to.reshape(Shape(self.shape().0 & !(Shape::QUEUED | Shape::MAIN)));
     }
 
     #[cfg(test)]

@@ -178,7 +178,9 @@ impl Shard {
     pub fn admit(&self, l: &Local, chunk: ChunkRef, hash: u64) {
         let known = self.ghost.recall(hash).is_some_and(|memory| memory.age <= EPOCHS);
         if known && self.rule().eviction == Eviction::S3 {
-            self.promote(chunk, 1);
+            self.leave_queue(chunk);
+            let item = self.item(chunk);
+            item.change_standing(item.standing(), item.standing().with_counter(1));
         } else {
             self.enqueue(l, chunk);
         }
@@ -197,23 +199,20 @@ impl Shard {
         }
     }
 
-    /// Puts a linked item in the main part, with a counter of at least `counter`. Where its chunk
-    /// is queued from an earlier life, the counter sees to that when the entry's turn comes.
-    fn promote(&self, chunk: ChunkRef, counter: u32) {
-        let item = self.item(chunk);
-        let queued = item.shape().has(Shape::QUEUED);
-        let standing = item.standing();
-        let counter = standing.counter().max(if queued { evict::PROMOTE_AT } else { counter });
-        item.change_standing(standing, standing.with_counter(counter));
-    }
-
     /// Gives an item the place of the one that it replaces: where there is one queue, all stand in
     /// it.
     pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
-        if old.has(Shape::QUEUED) || self.rule().eviction != Eviction::S3 {
+        if old.queued() || self.rule().eviction != Eviction::S3 {
             self.enqueue(l, chunk);
         } else {
-            self.promote(chunk, 0);
+            self.leave_queue(chunk);
+        }
+    }
+
+    /// The chunk's entry, from an earlier life, counts for nothing.
+    fn leave_queue(&self, chunk: ChunkRef) {
+        if self.item(chunk).shape().has(Shape::QUEUED) {
+            self.item(chunk).set_bits(Shape::MAIN);
         }
     }
 
@@ -466,7 +465,7 @@ impl Shard {
 
     /// True where nothing on a page is pinned, TEMP or a value on its way, as the caller's own may
     /// be: as of now, and without locking anything.
-    fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
+    pub fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
         (0..self.slabs.geometry().chunks_per_page(class)).all(|index| {
             let chunk = self.slabs.chunk_at(page, class, index);
             match self.owner_of(chunk).map(|owner| self.item(owner)) {
@@ -480,7 +479,7 @@ impl Shard {
     }
 
     /// The item that a chunk is part of, looked up without any care.
-    fn owner_of(&self, chunk: ChunkRef) -> Option<ChunkRef> {
+    pub fn owner_of(&self, chunk: ChunkRef) -> Option<ChunkRef> {
         let standing = self.item(chunk).standing();
         if standing.is_body() {
             item::body_head(&self.slabs, chunk)

@@ -1,8 +1,8 @@
 //! A store whose clock and background work stand still until a test says so.
 
 use super::upkeep::Pace;
-use super::{Arith, Delete, Fetch, Get, Key, Local, Set, Touch};
-use super::{ArithOutcome, DeleteOutcome, Outcome, Pin, Refusal, Store};
+use super::{Delete, Fetch, Get, Key, Local, Set};
+use super::{DeleteOutcome, Outcome, Pin, Refusal, Store};
 use crate::clock::{Clock, Exptime};
 use crate::config::Settings;
 use crate::item::{Shape, Standing};
@@ -97,6 +97,11 @@ impl Bench {
         (0..count).filter(|n| self.held(&format!("{family}{n}")).is_some()).count()
     }
 
+    /// The same for `k00000` and so on.
+    pub fn present_as(&self, count: usize) -> usize {
+        (0..count).filter(|n| self.held(&format!("k{n:05}")).is_some()).count()
+    }
+
     pub fn gets(&self, name: &str) -> u64 {
         let fetch = Fetch { cas: true, ..Fetch::of(Get::of(key(name))) };
         let mut cas = 0;
@@ -106,16 +111,6 @@ impl Bench {
 
     pub fn fetch(&self, fetch: &Fetch<'_>) -> bool {
         self.store.fetch(&self.local, fetch, self.store.hash(fetch.get.key), |_| ())
-    }
-
-    pub fn touch(&self, name: &str, exptime: i32) -> bool {
-        let touch = Touch { key: key(name), exptime: Exptime(exptime) };
-        self.store.touch(&self.local, &touch, self.store.hash(touch.key))
-    }
-
-    pub fn incr(&self, name: &str) -> ArithOutcome {
-        let arith = Arith::of(key(name), 1);
-        self.store.arith(&self.local, &arith, self.store.hash(arith.key))
     }
 
     pub fn delete_as(&self, name: &str, invalidate: bool) -> DeleteOutcome {

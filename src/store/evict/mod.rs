@@ -11,8 +11,6 @@ mod s3;
 #[cfg(test)]
 mod tests;
 
-pub(super) use s3::PROMOTE_AT;
-
 use super::flush::Horizon;
 use super::ghost::Part;
 use crate::config::Eviction;
@@ -185,7 +183,7 @@ pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Opt
 
 /// Where an item stands that was not chosen by [`victim`].
 pub(super) fn part_of(shape: Shape) -> Part {
-    if shape.has(Shape::QUEUED) { Part::Probation } else { Part::Main }
+    if shape.queued() { Part::Probation } else { Part::Main }
 }
 
 impl Policy {
@@ -258,7 +256,7 @@ fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
     if !shape.has(Shape::QUEUED) {
         return Entry::Gone;
     }
-    item.clear_bits(Shape::QUEUED);
+    item.clear_bits(Shape::QUEUED | Shape::MAIN);
     match standing.state() {
         // Its chunk was queued in an earlier life.
         _ if shape.has(Shape::TEMP) => Entry::Gone,
@@ -279,7 +277,7 @@ fn sweep(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
     if standing.is_body() {
         return Some(head_of_body(class, chunk));
     }
-    if !evictable(standing, shape) || shape.has(Shape::QUEUED) {
+    if !evictable(standing, shape) || shape.queued() {
         return Some((chunk, Look::Skip));
     }
     if standing.counter() == 0 || is_dead(item, standing, shape, horizon) {
@@ -314,11 +312,13 @@ pub(super) fn check(class: &Class<'_>, all: bool) -> Result<(), String> {
         for index in 0..slabs.geometry().chunks_per_page(class.class()) {
             let chunk = slabs.chunk_at(*page, class.class(), index);
             let item = item_of(class, chunk);
-            bodies += u32::from(item.standing().is_body());
-            let queued =
-                item.standing().state() == State::Linked && item.shape().has(Shape::QUEUED);
-            if queued && !entries.contains(&chunk) {
-                return Err(format!("{chunk:?} says that it is queued, and is not"));
+            let (standing, shape) = (item.standing(), item.shape());
+            bodies += u32::from(standing.is_body());
+            let queued = shape.has(Shape::QUEUED);
+            let should = queued || (all && !shape.has(Shape::TEMP));
+            if standing.state() == State::Linked && should && !(queued && entries.contains(&chunk))
+            {
+                return Err(format!("{chunk:?} is not queued"));
             }
         }
     }

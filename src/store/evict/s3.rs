@@ -13,7 +13,7 @@ use crate::store::ghost::Part;
 use slab::ChunkRef;
 
 /// Accesses that lead from probation to the main part.
-pub const PROMOTE_AT: u32 = 2;
+const PROMOTE_AT: u32 = 2;
 /// Entries that leave when one joins and there are too many, as after a page was given up.
 const LEAVE_MAX: usize = 2;
 
@@ -33,6 +33,7 @@ pub(super) fn shorten(class: &mut Class<'_>, rule: Rule, most: usize) -> usize {
         let Some(oldest) = class.ring.pop_front() else { break };
         match dequeue(class, oldest) {
             Entry::Gone => continue,
+            Entry::Item(_, shape, _) if shape.has(Shape::MAIN) => continue,
             Entry::Item(_, _, standing) if !standing.fetched() => class.unread += 1,
             _ => {}
         }
@@ -87,7 +88,7 @@ fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
     };
     let item = item_of(class, chunk);
     let (standing, shape) = (item.standing(), item.shape());
-    let earned = standing.fetched() || standing.counter() > 0 || shape.has(Shape::QUEUED);
+    let earned = standing.fetched() || standing.counter() > 0 || shape.queued();
     if earned || !evictable(standing, shape) {
         return Some((chunk, Look::Skip));
     }
@@ -101,6 +102,9 @@ fn next(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
     let Entry::Item(item, shape, standing) = dequeue(class, chunk) else {
         return Some((chunk, Look::Skip));
     };
+    if shape.has(Shape::MAIN) {
+        return Some((chunk, Look::Skip));
+    }
     if is_dead(item, standing, shape, horizon) || standing.counter() < PROMOTE_AT {
         return Some((chunk, Look::Take));
     }

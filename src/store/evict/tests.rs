@@ -3,7 +3,6 @@
 use super::*;
 use crate::config::{Layout, Settings};
 use crate::store::testing::Bench;
-use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 
 const POLICIES: [Eviction; 3] = [Eviction::S3, Eviction::Lru, Eviction::Sieve];
@@ -18,7 +17,7 @@ fn settings(eviction: Eviction, layout: Layout) -> Settings {
     Settings {
         eviction,
         layout,
-        maxbytes: 4 << 20,
+        maxbytes: 2 << 20,
         slab_automove: 0,
         hashpower_init: 16,
         ..Settings::default()
@@ -36,9 +35,9 @@ fn all(test: impl Fn(Eviction, Layout)) {
 fn a_class_whose_items_were_all_read_gives_room_at_once() {
     all(|eviction, layout| {
         let b = bench(eviction, layout);
-        b.fill("k", 60_000, 60);
-        let held = b.present("k", 60_000);
-        (0..60_000).for_each(|n| {
+        b.fill("k", 30_000, 60);
+        let held = b.present("k", 30_000);
+        (0..30_000).for_each(|n| {
             b.get(&format!("k{n}"));
         });
         b.fill("j", held / 4, 60);
@@ -55,12 +54,12 @@ fn with_temp(eviction: Eviction, layout: Layout) -> Bench {
 fn what_is_temp_stays_whoever_comes() {
     all(|eviction, layout| {
         let b = with_temp(eviction, layout);
-        b.fill("k", 60_000, 60);
-        (0..60_000).for_each(|n| {
+        b.fill("k", 30_000, 60);
+        (0..30_000).for_each(|n| {
             b.delete(&format!("k{n}"));
         });
         b.fill_for("t", 3_000, 60, 50);
-        b.fill("j", 60_000, 60);
+        b.fill("j", 30_000, 60);
         assert_eq!(b.present("t", 3_000), 3_000, "{eviction:?}");
         b.validate();
     });
@@ -77,10 +76,10 @@ fn a_class_that_is_nearly_all_temp_still_has_victims() {
             b.set_for(&format!("t{n}"), temp_len, 50);
             b.tick();
         };
-        (100_000..115_000).for_each(set_temp);
+        (100_000..105_000).for_each(set_temp);
         ["k00000", "k11111"].iter().for_each(|name| b.set(name, 60));
         assert_eq!(b.class_of("k00000"), b.class_of("t100000"));
-        let mut end = 115_000;
+        let mut end = 105_000;
         while b.shard().slabs.lock(b.class_of("k00000")).free_chunks() > 0 {
             set_temp(end);
             end += 1;
@@ -88,7 +87,7 @@ fn a_class_that_is_nearly_all_temp_still_has_victims() {
         b.shard().slabs.set_limit(0);
         (10_000..10_500).for_each(|n| b.set(&format!("j{n}"), 60));
         assert!((100_000..end).all(|n| b.held(&format!("t{n}")).is_some()), "{eviction:?}");
-        b.shard().slabs.set_limit(4 << 20);
+        b.shard().slabs.set_limit(2 << 20);
         b.validate();
     });
 }
@@ -100,7 +99,7 @@ fn what_replaces_temp_is_evicted_in_its_turn() {
         let b = with_temp(eviction, layout);
         b.fill_for("t", 3_000, 60, 50);
         (0..3_000).for_each(|n| b.set(&format!("t{n}"), 60));
-        b.fill("k", 200_000, 60);
+        b.fill("k", 80_000, 60);
         assert_eq!(b.present("t", 3_000), 0, "{eviction:?} {layout:?}");
         b.validate();
     });
@@ -123,13 +122,13 @@ fn a_change_of_mode_keeps_everything_and_everything_goes_in_the_end() {
             assert!(b.items() >= kept, "{} of {before}", b.items());
             b.validate();
             // Several times what fits, all of it popular: else it would not leave probation.
-            for n in 0..150_000 {
+            for n in 0..60_000 {
                 let name = format!("{round}k{n}");
                 b.set(&name, 60);
                 assert!(b.get(&name) && b.get(&name));
                 b.ticks(usize::from(n % 16 == 0));
             }
-            let old = b.present(&format!("{}k", round - 1), 150_000);
+            let old = b.present(&format!("{}k", round - 1), 60_000);
             assert_eq!(old, 0, "of the items of round {}", round - 1);
             b.validate();
         }
@@ -141,8 +140,8 @@ fn a_change_of_mode_keeps_everything_and_everything_goes_in_the_end() {
 fn a_class_has_victims_when_what_was_queued_has_moved() {
     all(|eviction, layout| {
         let b = bench(eviction, layout);
-        b.fill("k", 60_000, 30);
-        let class = b.class_of("k59999");
+        b.fill("k", 30_000, 30);
+        let class = b.class_of("k29999");
         while b.pages(class).len() > 1 {
             b.reassign(class, slab::ClassId(0));
             b.validate();
@@ -168,8 +167,8 @@ fn queues_stay_within_what_is_charged_for_them() {
     all(|eviction, layout| {
         let b = bench(eviction, layout);
         for round in 0..8 {
-            b.fill(&format!("{round}k"), 30_000, 30);
-            (0..2_000).for_each(|n| {
+            b.fill(&format!("{round}k"), 15_000, 30);
+            (0..1_000).for_each(|n| {
                 b.get(&format!("{round}k{}", n * 15));
             });
             for class in b.shard().slabs.geometry().classes() {
