@@ -436,6 +436,26 @@ fn a_read_sees_one_value_while_its_page_is_taken() {
     });
 }
 
+/// The same, where the new owner's value looks like what the reader saw of the item.
+#[test]
+fn a_late_bump_spoils_no_value_of_a_page_that_was_taken() {
+    check(|| {
+        let user = store_of(1);
+        user.set("i", b"aaaaaaaa");
+        // The second chunk, which begins within a larger chunk's value.
+        user.set("k", b"aaaaaaaa");
+        // Linked, not read yet, in the clock's first second.
+        let standing = 2u32 << 30 | user.store.clock().now();
+        let value: Vec<u8> = standing.to_le_bytes().repeat(12);
+        let stored = value.clone();
+        let writer = user.spawn(move |user| user.set("jjjj", &stored));
+        assert!(user.get("k").is_none_or(|value| value == b"aaaaaaaa"));
+        writer.join().unwrap();
+        assert!(user.get("jjjj").unwrap() == value, "spoilt");
+        user.validate();
+    });
+}
+
 /// What was stored before a flush does not survive it, whoever reads or changes it meanwhile.
 #[test]
 fn a_flush_spares_nothing_that_was_there() {

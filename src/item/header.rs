@@ -195,6 +195,12 @@ impl Shape {
         self.0 >> LEN_SHIFT & LEN_MASK
     }
 
+    /// True where it stands in its class's queue on its own account.
+    #[inline]
+    pub fn queued(self) -> bool {
+        self.has(Shape::QUEUED)
+    }
+
     pub fn chained(self) -> bool {
         self.has(Shape::WIDE) && self.has(Shape::CHAINED)
     }

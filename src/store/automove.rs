@@ -9,6 +9,9 @@
 use super::ghost::SHADOW_SHARE;
 use crate::clock::Seconds;
 
+#[cfg(test)]
+mod tests;
+
 /// Requests from one round to the next.
 const ROUND: u64 = 20_000;
 /// The same by what is evicted: one in so many of all pages' worth.

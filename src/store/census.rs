@@ -227,7 +227,8 @@ mod tests {
         store.clock().advance(1000);
         set(&store, &l, 100_000, 0);
         let info = queues(&store);
-        assert_eq!(info.evicted_time, 1000);
+        // Of the first round or of the second: both are unread.
+        assert!([1000, 1050].contains(&info.evicted_time), "{info:?}");
         assert!((60..200).contains(&info.age), "{info:?}");
         store.reset_stats();
         let after = queues(&store);

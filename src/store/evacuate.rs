@@ -76,14 +76,17 @@ impl Shard {
         if shape.has(Shape::PINNED) {
             return Evacuated::Floating;
         }
+        // A pin that is gone was read through until then; that comes before the next owner writes.
+        fence(Acquire);
         if horizon.flushed(standing) || horizon.expired(item.deadline(shape)) {
-            fence(Acquire);
             line.remove(slot);
             self.count_victim(l, head, item, (shape, standing), horizon);
             self.unlinked(l, head);
             drop(line);
             self.free(head);
-            return Evacuated::Free;
+            // A body may have been looked up in the middle of a change, and be another's.
+            let free = self.item(chunk).standing().state() == State::Free;
+            return if free { Evacuated::Free } else { Evacuated::Locked };
         }
         let Some(fresh) = way.spare.take().or_else(|| self.take_free(way.class, false)) else {
             return Evacuated::NoMemory;
@@ -141,14 +144,15 @@ impl Shard {
         self.put(chunk);
     }
 
-    /// Makes sure that the next item has somewhere to go, by evicting from the class if it must.
-    /// What it evicts on the page itself is just freed. False: the class has nothing more to give.
+    /// Makes sure that the next item has somewhere to go: by a page more for the class while -m has
+    /// one, else by evicting from it. What it evicts on the page itself is just freed. False: the
+    /// class has nothing more to give.
     pub fn prepare(&self, l: &Local, way: &mut Evacuation, horizon: Horizon) -> bool {
         for _ in 0..VICTIMS_MAX {
             if way.spare.is_some() {
                 return true;
             }
-            way.spare = self.take_free(way.class, false);
+            way.spare = self.take_free(way.class, self.slabs.available_pages() > 0);
             if way.spare.is_some() || !self.rules.evict {
                 continue;
             }
@@ -187,10 +191,15 @@ impl Shard {
         }
     }
 
-    /// Takes a pinned item out of the index, so that its chunks are free when its last pin is gone.
+    /// Takes the pinned item that a chunk is part of out of the index, so that its chunks are free
+    /// when its last pin is gone.
     pub fn drop_pinned(&self, l: &Local, chunk: ChunkRef, horizon: Horizon) -> bool {
+        let Some(chunk) = self.owner_of(chunk) else { return false };
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let item: Item<'_> = self.item(chunk);
+        if !item.shape().has(Shape::PINNED) {
+            return false;
+        }
         let as_was: (Shape, Standing) = (item.shape(), item.standing());
         line.remove(slot);
         self.count_victim(l, chunk, item, as_was, horizon);

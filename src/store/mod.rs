@@ -38,6 +38,9 @@ mod report;
 mod requests;
 mod resize;
 mod shard;
+mod tend;
+#[cfg(test)]
+mod testing;
 mod types;
 mod upkeep;
 mod validate;
@@ -363,5 +366,6 @@ fn reserve_shard(
         poorest,
         queue_bytes: AtomicU64::new(0),
         reclaimer: Mutex::default(),
+        tending: Mutex::default(),
     })
 }

@@ -16,6 +16,9 @@ use slab::{ClassId, PageNo};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 
+#[cfg(test)]
+mod tests;
+
 /// Chunks looked at in one step.
 const CHUNKS_PER_STEP: u32 = 128;
 /// Rounds over a page with something busy on it, after which a page that the policy chose is left
@@ -315,7 +318,8 @@ impl Shard {
         geometry.classes().map(sample).collect()
     }
 
-    /// The page of a class that is least work to empty, or with `first` the one that it has had
+    /// The page of a class that is least work to empty, if it can be one where nothing is in the
+    /// way, or with `first` the one that it has had
     /// longest, as memcached would; already draining. `None` where it has less than `least`.
     fn page_to_move(&self, class: ClassId, first: bool, least: usize) -> Option<PageNo> {
         let mut guard = self.slabs.lock(class);
@@ -324,7 +328,11 @@ impl Shard {
         }
         let page = match first {
             true => guard.pages().first().copied(),
-            false => emptiest_first(&guard).first().copied(),
+            false => {
+                let pages = emptiest_first(&guard);
+                let freely = pages.iter().find(|page| self.can_be_emptied(**page, class));
+                freely.or(pages.first()).copied()
+            }
         };
         page.filter(|page| guard.start_drain(*page))
     }
@@ -361,7 +369,9 @@ impl Shard {
             stats.note_busy(m.status);
             (m.busy, m.next) = (0, 0);
             m.rounds += 1;
-            if !(m.is_overdue() && m.why.is_some()) {
+            // An operator's waits for ever, but not while more than -m is in use.
+            let given_up = m.why.is_some() || self.slabs.over_limit() > 0;
+            if !(m.is_overdue() && given_up) {
                 return Step::Resting;
             }
         }

@@ -187,11 +187,15 @@ impl Store {
                     shard.ghost.missed(hash.0);
                     return Some(false);
                 }
-                Some(Some(Seen::NeedsLock)) => return None,
-                Some(Some(Seen::Hit(chunk, shape, standing))) => {
+                Some(Some((Seen::NeedsLock, _))) => return None,
+                Some(Some((Seen::Hit(chunk, shape, standing), line))) => {
                     let class = shard.class_counters(l, shard.slabs.class_of(chunk));
-                    if get.bump {
-                        shard.bump(class, shard.item(chunk), standing, horizon.stamp);
+                    if get.bump && shard.accessed(standing, horizon.stamp) != standing {
+                        // The page may have been given to another class by now, and be full of
+                        // others' values: it has not while the line is as it was.
+                        if let Some(_line) = shard.index.try_relock(line, hash.0) {
+                            shard.bump(class, shard.item(chunk), standing, horizon.stamp);
+                        }
                     }
                     shard.count_hit(class, shape, standing);
                     return Some(true);
@@ -383,15 +387,21 @@ pub(super) fn seconds_left(deadline: Seconds, now: Seconds) -> Option<u32> {
 }
 
 impl Shard {
-    /// Notes an access: the item's counter, fetched mark and second, in one swap that loses to any
-    /// change of hands. A hot item needs none within its second.
+    /// What an access makes of a standing; a hot item's stays as it is within its second.
     #[inline]
-    pub fn bump(&self, class: &ClassCounters, item: Item<'_>, standing: Standing, stamp: Seconds) {
-        let accessed = if self.bumps_rarely() && standing.idle(stamp) < BUMP_INTERVAL {
+    fn accessed(&self, standing: Standing, stamp: Seconds) -> Standing {
+        if self.bumps_rarely() && standing.idle(stamp) < BUMP_INTERVAL {
             standing.with_fetched(true)
         } else {
             standing.accessed(stamp)
-        };
+        }
+    }
+
+    /// Notes an access to an item whose line is locked: its counter, fetched mark and second, in
+    /// one swap, for the policies change them too.
+    #[inline]
+    pub fn bump(&self, class: &ClassCounters, item: Item<'_>, standing: Standing, stamp: Seconds) {
+        let accessed = self.accessed(standing, stamp);
         if accessed == standing || !item.change_standing(standing, accessed) {
             return;
         }

@@ -11,6 +11,7 @@ use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
 use super::pins::Pins;
 use super::reclaim::Reclaimer;
+use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use super::victims::Victims;
 use crate::config::Eviction;
@@ -50,6 +51,7 @@ pub(super) struct Shard {
     /// Bytes that its share of -m can become at run time.
     pub reach: u64,
     pub reclaimer: Mutex<Reclaimer>,
+    pub tending: Mutex<Tending>,
 }
 
 /// Settings that the engine works by.
@@ -205,15 +207,24 @@ impl Shard {
         self.count_moves(l, id, moves);
     }
 
-    /// Gives an item that is new in its chunk a place if the one that it replaces had one.
+    /// Gives an item that is new in its chunk a place if the one that it replaces had one or was
+    /// TEMP; where there is one queue, all stand in it.
     pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
-        if old.has(Shape::QUEUED) {
+        if old.queued() || old.has(Shape::TEMP) || self.rule().eviction != Eviction::S3 {
             self.enqueue(l, chunk);
         } else {
             let item = self.item(chunk);
             if item.shape().has(Shape::QUEUED) {
                 evict::leave(&mut self.slabs.lock(self.slabs.class_of(chunk)), item);
             }
+        }
+    }
+
+    /// Queues a victim that could not go after all, where there is no other way to it.
+    fn requeue(&self, chunk: ChunkRef) {
+        let class = self.slabs.class_of(chunk);
+        if class != ClassId(0) && self.rule().eviction != Eviction::S3 {
+            evict::enqueue_lost(&mut self.slabs.lock(class), chunk);
         }
     }
 
@@ -340,6 +351,7 @@ impl Shard {
             self.count_moves(l, class, victim.1);
             let Some(Victim { chunk, part }) = victim.0 else { continue };
             if !self.unlink_victim(l, chunk, horizon, (class, part)) {
+                self.requeue(chunk);
                 continue;
             }
             if self.slabs.class_of(chunk) == class {
@@ -366,9 +378,9 @@ impl Shard {
         item.set_standing(Standing::RESERVED);
     }
 
-    /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
-    /// still what it seemed to be. The chunk is then the caller's. `short_of`: the class that it
-    /// goes for, which is not its own where that is a chain's and only ends there.
+    /// Takes an item out of the index if its line is free to lock, it is neither pinned nor TEMP,
+    /// and it is still what it seemed to be. The chunk is then the caller's. `short_of`: the class
+    /// that it goes for, which is not its own where that is a chain's and only ends there.
     fn unlink_victim(
         &self,
         l: &Local,
@@ -379,7 +391,7 @@ impl Shard {
         let item = self.item(chunk);
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let (shape, standing) = (item.shape(), item.standing());
-        if shape.has(Shape::PINNED) {
+        if shape.has(Shape::PINNED | Shape::TEMP) {
             return false;
         }
         fence(Acquire);
@@ -453,14 +465,15 @@ impl Shard {
         false
     }
 
-    /// True where nothing on a page is pinned or a value on its way, as the caller's own may be:
-    /// as of now, and without locking anything.
-    fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
+    /// True where nothing on a page is pinned, TEMP or a value on its way, as the caller's own may
+    /// be: as of now, and without locking anything.
+    pub fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
         (0..self.slabs.geometry().chunks_per_page(class)).all(|index| {
             let chunk = self.slabs.chunk_at(page, class, index);
             match self.owner_of(chunk).map(|owner| self.item(owner)) {
                 Some(item) => {
-                    item.standing().state() == State::Linked && !item.shape().has(Shape::PINNED)
+                    let stays = item.shape().has(Shape::PINNED | Shape::TEMP);
+                    item.standing().state() == State::Linked && !stays
                 }
                 None => self.item(chunk).standing().state() == State::Free,
             }
@@ -468,7 +481,7 @@ impl Shard {
     }
 
     /// The item that a chunk is part of, looked up without any care.
-    fn owner_of(&self, chunk: ChunkRef) -> Option<ChunkRef> {
+    pub fn owner_of(&self, chunk: ChunkRef) -> Option<ChunkRef> {
         let standing = self.item(chunk).standing();
         if standing.is_body() {
             item::body_head(&self.slabs, chunk)

@@ -26,8 +26,9 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 6] = [
+const JOBS: [Job; 7] = [
     Store::apply_knobs,
+    Store::tend_step,
     Store::resize_step,
     Store::fit_ghosts,
     Store::move_step,
@@ -74,6 +75,7 @@ impl Store {
         for shard in &self.shards {
             if shard.rule() != rule {
                 shard.rule.store(rule.pack(), Relaxed);
+                shard.tending.lock().begin();
                 if !shard.rules.as_memcached {
                     shard.slabs.set_chunk_overhead(rule.overhead_64ths());
                 }

@@ -1,7 +1,9 @@
 //! Walks everything and says what disagrees: for tests and fuzzing, while nobody else is at work.
 
 use super::Store;
+use super::evict;
 use super::shard::Shard;
+use crate::config::Eviction;
 use crate::item::{State, chunks_of};
 use std::collections::{HashMap, HashSet};
 
@@ -70,7 +72,11 @@ impl Store {
             indexed.iter().flat_map(|c| chunks_of(&shard.slabs, *c).skip(1)).collect();
         let (mut linked, mut dying) = (0, 0);
         for class in shard.slabs.geometry().classes() {
-            let pages = shard.slabs.lock(class).pages().to_vec();
+            let one_queue = shard.rule().eviction != Eviction::S3 && !shard.tending.lock().is_on();
+            let guard = shard.slabs.lock(class);
+            evict::check(&guard, one_queue).map_err(|e| format!("class {}: {e}", class.0))?;
+            let pages = guard.pages().to_vec();
+            drop(guard);
             for page in pages {
                 for index in 0..shard.slabs.geometry().chunks_per_page(class) {
                     let chunk = shard.slabs.chunk_at(page, class, index);

@@ -381,9 +381,10 @@ impl Shard {
         if !self.rules.evict {
             return false;
         }
-        let Some((slot, victim)) = line.any_but(|c| self.item(c).shape().has(Shape::PINNED)) else {
-            return false;
-        };
+        let all_but = |bits| line.any_but(|c| self.item(c).shape().has(bits));
+        // A line full of TEMP items has to give one up after all.
+        let found = all_but(Shape::PINNED | Shape::TEMP).or_else(|| all_but(Shape::PINNED));
+        let Some((slot, victim)) = found else { return false };
         line.remove(slot);
         let item = self.item(victim);
         self.count_victim(l, victim, item, (item.shape(), item.standing()), horizon);

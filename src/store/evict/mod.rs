@@ -8,18 +8,24 @@
 
 mod queue;
 mod s3;
+#[cfg(test)]
+mod tests;
 
 use super::flush::Horizon;
 use super::ghost::Part;
 use crate::config::Eviction;
 use crate::item::{Item, Shape, Standing, State, body_head};
 use slab::{ChunkRef, ClassGuard, PageNo};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// Headers that one choice may look at: first those that the policy shows, then, if none of them
 /// is an item that could go, any.
 pub(super) const LOOK_MAX: usize = 64;
 const LOOK_ANYWHERE: usize = 16;
+/// After so many without a victim the other part has its turn.
+const LOOK_OTHER: usize = LOOK_MAX / 8 * 5;
+/// The first of these, for what left probation unread: there may be less of it than is counted.
+const LOOK_UNREAD: usize = LOOK_MAX / 2;
 /// Places without an item that an item which joins takes away from the queue's front.
 const CLEAN_AT_ONCE: usize = 2;
 
@@ -28,6 +34,12 @@ pub(super) const PLACE_BYTES: u64 = 5;
 
 /// Places that are gone through when a page leaves: some tens of microseconds.
 const FORGET_MAX: usize = 1 << 16;
+
+/// Entries that leave probation at once.
+const SHORTEN_MAX: usize = 4096;
+
+/// Entries that a queue may have room for though there is little to queue.
+const FEW: usize = 64;
 
 /// Seconds in which a flat LRU takes an item's reads for one, as memcached's does.
 pub(super) const BUMP_INTERVAL: u32 = 60;
@@ -89,6 +101,8 @@ pub(super) struct Policy {
     /// until then; and the hand that looks for them.
     unread: u32,
     unread_hand: Hand,
+    /// This round of that hand has met one.
+    unread_met: bool,
     /// Items that left probation and were kept, or were put on another round: to be counted.
     pub moves: Moves,
     /// Probation's share of the class's chunks, in thousandths, as its gains have made it; 0: as
@@ -145,8 +159,10 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, ru
             // It comes a little early.
             return;
         }
-        if let Some(oldest) = pop_place(class) {
-            dequeue(class, oldest);
+        if let Some(oldest) = pop_place(class)
+            && !matches!(dequeue(class, oldest), Entry::Gone)
+        {
+            queue::requeue(class, oldest, rule.eviction);
         }
     }
     if shape.has(Shape::QUEUED) && shape.has(Shape::STALE_PLACE) {
@@ -154,7 +170,7 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, ru
     }
     leave(class, item);
     clean_front(class);
-    class.fit(room);
+    fit(&mut class.ring, room);
     class.ring.push_back(chunk);
     item.set_bits(Shape::QUEUED);
 }
@@ -208,17 +224,51 @@ pub(super) fn leave(_: &mut Class<'_>, item: Item<'_>) {
     }
 }
 
+/// Queues what is in no queue though the policy has all in one, as the oldest; true where it was
+/// such. It may be changing hands: at the worst an entry is made that counts for nothing.
+pub(super) fn enqueue_lost(class: &mut Class<'_>, chunk: ChunkRef) -> bool {
+    let item = item_of(class, chunk);
+    let shape = item.shape();
+    let stands = shape.has(Shape::QUEUED | Shape::TEMP);
+    let linked = item.standing().state() == State::Linked;
+    if stands || !linked || !class.slabs().is_chunk_of(chunk, class.class()) {
+        return false;
+    }
+    if shape.has(Shape::STALE_PLACE) {
+        // What its chunk still has of its last life will do.
+        item.clear_bits(Shape::STALE_PLACE);
+    } else {
+        let room = class.total_chunks() as usize;
+        fit(&mut class.ring, room);
+        class.ring.push_front(chunk);
+    }
+    item.set_bits(Shape::QUEUED);
+    true
+}
+
+/// Brings probation nearer to the length that it has by the rule, after another rule has made it
+/// longer.
+pub(super) fn shorten(class: &mut Class<'_>, rule: Rule) {
+    if !rule.roomy {
+        let room = s3::shorten(class, rule, SHORTEN_MAX);
+        fit(&mut class.ring, room);
+    }
+}
+
 /// The item that should go; `None` where all that was looked at is pinned, reserved or TEMP.
 pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Option<Victim> {
     let mut spare: Option<(u32, Victim)> = None;
-    for _ in 0..LOOK_MAX - LOOK_ANYWHERE {
+    for n in 0..LOOK_MAX - LOOK_ANYWHERE {
+        let hunts = n < LOOK_UNREAD && class.unread > 0;
         let part = match rule.eviction {
-            Eviction::S3 => s3::turn(class, rule),
+            // The main part may be all TEMP, pinned or bodies, and probation all pinned.
+            Eviction::S3 if n >= LOOK_OTHER && spare.is_none() => s3::other(class, rule),
+            Eviction::S3 => s3::turn(class, rule, hunts),
             Eviction::Lru | Eviction::Sieve => Part::Main,
         };
         let (chunk, look) = match (rule.eviction, part) {
             (Eviction::S3, Part::Probation) => s3::next(class, horizon)?,
-            (Eviction::S3, Part::Main) if class.unread > 0 => s3::next_unread(class)?,
+            (Eviction::S3, Part::Main) if hunts => s3::next_unread(class)?,
             (Eviction::S3, Part::Main) => sweep(class, horizon)?,
             (eviction, _) => queue::next(class, horizon, eviction)?,
         };
@@ -253,22 +303,22 @@ pub(super) fn part_of(shape: Shape) -> Part {
 }
 
 impl Policy {
-    /// Entries in its queue.
+    /// Entries in its queues, with those that count for nothing.
     #[cfg(test)]
     pub fn queued(&self) -> usize {
-        self.ring.len()
+        self.ring.len() + self.passed.len()
     }
+}
 
-    /// Makes the ring's memory fit `room` entries, in steps of a quarter, so that pages that come
-    /// one by one do not copy it each time.
-    fn fit(&mut self, room: usize) {
-        let (len, capacity) = (self.ring.len(), self.ring.capacity());
-        if len == capacity {
-            let more = (len / 4 + 16).min((room + room / 4).saturating_sub(len));
-            self.ring.reserve_exact(more.max(1));
-        } else if capacity > 2 * room.max(256) && len <= room {
-            self.ring.shrink_to(room + room / 4);
-        }
+/// Makes a queue's memory fit one entry more, of up to `room`, in steps of a quarter, so that pages
+/// that come one by one do not copy it each time.
+fn fit(queue: &mut VecDeque<ChunkRef>, room: usize) {
+    let (len, capacity) = (queue.len(), queue.capacity());
+    let most = room + room / 4;
+    if len == capacity {
+        queue.reserve_exact((len / 4 + 16).min(most.saturating_sub(len)).max(1));
+    } else if capacity > most + most / 8 + FEW && len <= room {
+        queue.shrink_to(most);
     }
 }
 
@@ -357,6 +407,32 @@ fn head_of_body(class: &Class<'_>, body: ChunkRef) -> (ChunkRef, Look) {
         true => (head, Look::Spare(standing.counter())),
         false => (head, Look::Skip),
     }
+}
+
+/// For `validate`: chains' bodies are counted, what says that it is queued is, and with `all` so is
+/// everything.
+pub(super) fn check(class: &Class<'_>, all: bool) -> Result<(), String> {
+    let entries: HashSet<ChunkRef> = class.ring.iter().chain(&class.passed).copied().collect();
+    let slabs = class.slabs();
+    let mut bodies = 0;
+    for page in class.pages() {
+        for index in 0..slabs.geometry().chunks_per_page(class.class()) {
+            let chunk = slabs.chunk_at(*page, class.class(), index);
+            let item = item_of(class, chunk);
+            let (standing, shape) = (item.standing(), item.shape());
+            bodies += u32::from(standing.is_body());
+            let queued = shape.has(Shape::QUEUED);
+            let should = queued || (all && !shape.has(Shape::TEMP));
+            if standing.state() == State::Linked && should && !(queued && entries.contains(&chunk))
+            {
+                return Err(format!("{chunk:?} is not queued"));
+            }
+        }
+    }
+    if bodies != class.bodies {
+        return Err(format!("{bodies} bodies, {} counted", class.bodies));
+    }
+    Ok(())
 }
 
 fn item_of<'a>(class: &Class<'a>, chunk: ChunkRef) -> Item<'a> {

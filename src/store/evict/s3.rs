@@ -18,8 +18,14 @@ const LEAVE_MAX: usize = 2;
 
 /// Makes room for one entry; returns how many probation is to hold.
 pub(super) fn make_way(class: &mut Class<'_>, rule: Rule) -> usize {
+    shorten(class, rule, LEAVE_MAX)
+}
+
+/// Lets up to `most` of the oldest entries go while there are too many for one more; returns how
+/// many probation is to hold.
+pub(super) fn shorten(class: &mut Class<'_>, rule: Rule, most: usize) -> usize {
     let room = probation(class, rule);
-    for _ in 0..LEAVE_MAX {
+    for _ in 0..most {
         if class.ring.len() < room {
             break;
         }
@@ -51,10 +57,18 @@ fn probation(class: &Class<'_>, rule: Rule) -> usize {
     (total * u64::from(share) / 1000).max((total / 2).clamp(1, 16)) as usize
 }
 
-/// The part whose turn it is to give something up.
-pub(super) fn turn(class: &Class<'_>, rule: Rule) -> Part {
+/// The part whose turn it is to give something up; `hunts`: for what left probation unread.
+pub(super) fn turn(class: &Class<'_>, rule: Rule, hunts: bool) -> Part {
     let full = class.ring.len() >= probation(class, rule);
-    if full && class.unread == 0 { Part::Probation } else { Part::Main }
+    if full && !hunts { Part::Probation } else { Part::Main }
+}
+
+/// The other part, if it has anything.
+pub(super) fn other(class: &Class<'_>, rule: Rule) -> Part {
+    match turn(class, rule, false) {
+        Part::Main if !class.ring.is_empty() => Part::Probation,
+        _ => Part::Main,
+    }
 }
 
 /// Looks at one more chunk of the main part for an item that never earned its place there: while
@@ -64,12 +78,12 @@ pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
     let at = hand.advance(class);
     class.unread_hand = hand;
     let Some(chunk) = at else {
-        // All were looked at: whoever is not met by now has been read, or is gone.
-        class.unread = 0;
-        return class
-            .pages()
-            .first()
-            .map(|page| (class.slabs().chunk_at(*page, class.class(), 0), Look::Skip));
+        // A whole round without any: whoever was counted has been read since, or is gone.
+        if !std::mem::take(&mut class.unread_met) {
+            class.unread = 0;
+        }
+        let first = class.pages().first()?;
+        return Some((class.slabs().chunk_at(*first, class.class(), 0), Look::Skip));
     };
     let item = item_of(class, chunk);
     let (standing, shape) = (item.standing(), item.shape());
@@ -77,7 +91,8 @@ pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
     if earned || !evictable(standing, shape) {
         return Some((chunk, Look::Skip));
     }
-    class.unread -= 1;
+    class.unread = class.unread.saturating_sub(1);
+    class.unread_met = true;
     Some((chunk, Look::Take))
 }
 

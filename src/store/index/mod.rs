@@ -41,6 +41,9 @@ const LINE_WORDS: usize = 16;
 pub const LINE_STEP: u32 = if MODELLED { 2 } else { 256 };
 /// Nodes of one line that are read without its lock.
 const NODES_READ_MAX: usize = 64;
+/// Further looks at a line that somebody holds, where it is only tried: a hit that notes its access
+/// holds one for some nanoseconds.
+const SPINS_MAX: u32 = if MODELLED { 1 } else { 32 };
 /// Most lines an index can have.
 pub const LINES_MAX: u32 = (1 << 26) - LINE_STEP;
 /// Bytes of a line, without nodes.
@@ -103,6 +106,13 @@ pub struct Index {
     restart: AtomicU32,
     /// Bytes charged for a growth that has not begun.
     savings: AtomicU64,
+}
+
+/// A line as it was when it was read without its lock.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    line: u32,
+    version: u32,
 }
 
 /// The index had no room for one more reference.
@@ -246,10 +256,17 @@ impl Index {
         guard.dirty();
     }
 
-    /// As [`Index::lock`], if nobody holds the line now.
+    /// As [`Index::lock`], if nobody holds the line for long, as the caller itself may.
     pub fn try_lock(&self, hash: u64) -> Option<LineGuard<'_>> {
         let line = self.geometry().line(hash);
-        let guard = self.try_lock_line(line, hash)?;
+        let mut spins = 0;
+        let guard = loop {
+            match self.try_lock_line(line, hash) {
+                Some(guard) => break guard,
+                None if spins == SPINS_MAX => return None,
+                None => relax(&mut spins),
+            }
+        };
         (self.geometry().line(hash) == line).then_some(guard)
     }
 
@@ -277,14 +294,15 @@ impl Index {
     }
 
     /// Looks without the lock: `look` is given each chunk that could be the key's until it answers.
-    /// `None` says that a writer came between, or that the line was never locked before, and
-    /// whatever `look` did must be forgotten; `Some(None)` that there is no such key.
+    /// `None` says that a writer came between, and whatever `look` did must be forgotten;
+    /// `Some(None)` that there is no such key. An answer comes with what [`Index::try_relock`]
+    /// needs.
     #[inline]
     pub fn read<T>(
         &self,
         hash: u64,
         mut look: impl FnMut(ChunkRef) -> Option<T>,
-    ) -> Option<Option<T>> {
+    ) -> Option<Option<(T, Seen)>> {
         let line = self.geometry().line(hash);
         let words = self.line_words(line);
         let version = words[0].load(Acquire);
@@ -307,6 +325,23 @@ impl Index {
             }
         };
         fence(Acquire);
-        (words[0].load(Relaxed) == version).then_some(found)
+        let seen = Seen { line, version };
+        (words[0].load(Relaxed) == version).then_some(found.map(|found| (found, seen)))
+    }
+
+    /// Locks the line that was read, if nothing has changed since, and nobody holds it for long.
+    #[inline]
+    pub fn try_relock(&self, seen: Seen, hash: u64) -> Option<LineGuard<'_>> {
+        let words = self.line_words(seen.line);
+        let locked = seen.version | LOCKED;
+        let mut spins = 0;
+        while let Err(now) = words[0].compare_exchange(seen.version, locked, Acquire, Relaxed) {
+            if now != locked || spins == SPINS_MAX {
+                return None;
+            }
+            relax(&mut spins);
+        }
+        fence(Release);
+        Some(LineGuard::new(self, words, hash))
     }
 }
