@@ -144,14 +144,15 @@ impl Shard {
         self.put(chunk);
     }
 
-    /// Makes sure that the next item has somewhere to go, by evicting from the class if it must.
-    /// What it evicts on the page itself is just freed. False: the class has nothing more to give.
+    /// Makes sure that the next item has somewhere to go: by a page more for the class while -m has
+    /// one, else by evicting from it. What it evicts on the page itself is just freed. False: the
+    /// class has nothing more to give.
     pub fn prepare(&self, l: &Local, way: &mut Evacuation, horizon: Horizon) -> bool {
         for _ in 0..VICTIMS_MAX {
             if way.spare.is_some() {
                 return true;
             }
-            way.spare = self.take_free(way.class, false);
+            way.spare = self.take_free(way.class, self.slabs.available_pages() > 0);
             if way.spare.is_some() || !self.rules.evict {
                 continue;
             }
