@@ -35,13 +35,16 @@ pub(super) enum Evacuated {
 pub(super) struct Evacuation {
     pub page: PageNo,
     pub class: ClassId,
+    /// Whether the class may take a page more for what lives on this one, while -m has one. An
+    /// operator who asks for a page wants the class to have less, though it cost items.
+    grow: bool,
     /// A reserved chunk of the class that does not lie on the page.
     spare: Option<ChunkRef>,
 }
 
 impl Evacuation {
-    pub fn of(page: PageNo, class: ClassId) -> Evacuation {
-        Evacuation { page, class, spare: None }
+    pub fn of(page: PageNo, class: ClassId, grow: bool) -> Evacuation {
+        Evacuation { page, class, grow, spare: None }
     }
 }
 
@@ -144,15 +147,15 @@ impl Shard {
         self.put(chunk);
     }
 
-    /// Makes sure that the next item has somewhere to go: by a page more for the class while -m has
-    /// one, else by evicting from it. What it evicts on the page itself is just freed. False: the
-    /// class has nothing more to give.
+    /// Makes sure that the next item has somewhere to go: by a page more for the class where it may
+    /// have one, else by evicting from it. What it evicts on the page itself is just freed. False:
+    /// the class has nothing more to give.
     pub fn prepare(&self, l: &Local, way: &mut Evacuation, horizon: Horizon) -> bool {
         for _ in 0..VICTIMS_MAX {
             if way.spare.is_some() {
                 return true;
             }
-            way.spare = self.take_free(way.class, self.slabs.available_pages() > 0);
+            way.spare = self.take_free(way.class, way.grow && self.slabs.available_pages() > 0);
             if way.spare.is_some() || !self.rules.evict {
                 continue;
             }

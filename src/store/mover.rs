@@ -140,7 +140,8 @@ impl Store {
     pub(super) fn move_step(&self, l: &Local) -> Pace {
         let mut mover = self.mover.lock();
         if mover.now.is_none() {
-            mover.now = self.next_move(&mut mover.policies);
+            let asked = mover.asked_lately(self.clock.now(), self.window());
+            mover.now = self.next_move(&mut mover.policies, !asked);
         }
         let Some(mut now) = mover.now.take() else { return Pace::Rest };
         let pace = if now.is_urgent() { Pace::Urgent } else { Pace::Spare };
@@ -155,8 +156,8 @@ impl Store {
         pace
     }
 
-    /// Asks the limit, then the policy, whether a page should move.
-    fn next_move(&self, policies: &mut Vec<Automove>) -> Option<Move> {
+    /// Asks the limit, then the policy where it may decide, whether a page should move.
+    fn next_move(&self, policies: &mut Vec<Automove>, freely: bool) -> Option<Move> {
         policies.resize_with(self.shards.len(), Automove::default);
         let evicted: Vec<u64> = self.stats.raw_evictions();
         self.shards.iter().zip(policies).enumerate().find_map(|(n, (shard, policy))| {
@@ -169,7 +170,7 @@ impl Store {
             }
             let poorest = policy.poorest(None);
             shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
-            let Decision { from, to, why } = self.decide(shard, policy)?;
+            let Decision { from, to, why } = self.decide(shard, policy, freely)?;
             // A limit that was lowered may cost a class its last page, but not in memcached's
             // layout, where each class has one whatever the limit.
             let least = if why == Why::OverLimit && !shard.rules.as_memcached { 1 } else { 2 };
@@ -179,18 +180,18 @@ impl Store {
         })
     }
 
-    fn decide(&self, shard: &Shard, policy: &mut Automove) -> Option<Decision> {
+    fn decide(&self, shard: &Shard, policy: &mut Automove, freely: bool) -> Option<Decision> {
         if shard.slabs.over_limit() > 0 {
             let from = policy.fullest()?;
             return Some(Decision { from, to: None, why: Why::OverLimit });
         }
         let mode = self.knobs.automove.load(Relaxed);
-        if mode == 0 || !self.settings.slab_reassign {
+        if mode == 0 || !freely || !self.settings.slab_reassign {
             return None;
         }
         let terms = Terms {
             ratio: self.knobs.automove_ratio.get(),
-            window: self.knobs.automove_window.load(Relaxed),
+            window: self.window(),
             eager: mode == 2,
         };
         let available = shard.slabs.available_pages();
@@ -201,6 +202,11 @@ impl Store {
         };
         let (gets, sets) = self.stats.requests();
         policy.decide(Load { gets, sets }, memory, self.clock.now(), terms)
+    }
+
+    /// Seconds, as `slab_automove_window` says.
+    fn window(&self) -> Seconds {
+        self.knobs.automove_window.load(Relaxed)
     }
 
     /// The last moves, oldest first.
@@ -215,6 +221,12 @@ impl Store {
 }
 
 impl Mover {
+    /// Whether an operator's move is less than a window old: until then the policy lets it stand.
+    fn asked_lately(&self, now: Seconds, window: Seconds) -> bool {
+        let asked = self.history.iter().rev().find(|made| made.why.is_none());
+        asked.is_some_and(|made| now.saturating_sub(made.at) < window)
+    }
+
     fn remember(&mut self, made: &Move, done: bool, at: Seconds) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
@@ -240,7 +252,7 @@ impl Move {
     ) -> Move {
         Move {
             shard,
-            way: Evacuation::of(page, from),
+            way: Evacuation::of(page, from, why.is_some()),
             to,
             why,
             next: 0,

@@ -106,11 +106,11 @@ fn chains_stay_as_they_are_when_any_page_of_them_moves() {
         let mut moves = 0;
         for _ in 0..4 {
             for info in b.store.class_info() {
-                let class = ClassId(info.id as u16);
-                let most = info.pages.saturating_sub(1).min(12);
-                for _ in 0..most {
+                let pages = b.pages(ClassId(info.id as u16));
+                for page in pages.into_iter().skip(1).take(12) {
                     // What a class gives up it can take from the pool again.
-                    b.reassign(class, ClassId(0));
+                    send_off_as(&b, page, Some(Why::Spare(1.0)));
+                    b.until("the page moves", |b| !b.is_moving());
                     moves += 1;
                 }
                 b.validate();
@@ -126,12 +126,16 @@ fn chains_stay_as_they_are_when_any_page_of_them_moves() {
     });
 }
 
-/// Lets a page move as if an operator had asked for it.
-fn send_off(b: &Bench, page: PageNo) {
+/// Lets a page move as if an operator had asked for it, or the policy.
+fn send_off_as(b: &Bench, page: PageNo, why: Option<Why>) {
     let class = b.shard().slabs.owner_of(page);
     assert!(b.shard().slabs.lock(class).start_drain(page));
-    b.store.mover.lock().now = Some(Move::of(0, page, class, None, None));
+    b.store.mover.lock().now = Some(Move::of(0, page, class, None, why));
     b.store.stats().moves.running.store(true, Relaxed);
+}
+
+fn send_off(b: &Bench, page: PageNo) {
+    send_off_as(b, page, None);
 }
 
 /// Lets a page move, and waits until it is said to be held up by `status`.
@@ -152,7 +156,7 @@ fn ends(b: &Bench, moved: u64) {
     b.validate();
 }
 
-/// Enough of one size that the class has a second page with room on it; the first.
+/// Enough of one size that the class has two pages and room for all that is on the first; that one.
 fn two_pages(b: &Bench, len: usize) -> PageNo {
     b.set("first", len);
     let class = b.class_of("first");
@@ -161,7 +165,14 @@ fn two_pages(b: &Bench, len: usize) -> PageNo {
         b.set(&format!("more{n}"), len);
         n += 1;
     }
+    assert!(b.delete("more0"));
     b.pages(class)[0]
+}
+
+/// Leaves free chunks for a value of this size.
+fn leave_room(b: &Bench, len: usize) {
+    b.set("room", len);
+    assert!(b.delete("room"));
 }
 
 fn page_of(b: &Bench, name: &str) -> PageNo {
@@ -200,6 +211,7 @@ fn a_chain_on_its_way_is_not_moved() {
         let mut slow = b.store.reserve(&b.local, &set, b.store.hash(set.key)).expect("room");
         slow.fill(&value_of("slow", 400_000));
         b.set("beside", 900_000);
+        leave_room(&b, 900_000);
         // One of its bodies' alone.
         let pages = b.pages(b.shard().slabs.geometry().largest());
         hold_up(&b, pages[pages.len() / 4], BusyStatus::BusyUploading);
@@ -218,6 +230,7 @@ fn a_value_that_is_sent_holds_its_page_up_until_the_last_pin_is_gone() {
             b.set("sent", 900_000);
             let pins = [b.pin("sent"), b.pin("sent")];
             b.set("beside", 900_000);
+            leave_room(&b, 900_000);
             hold_up(&b, page_of(&b, "sent"), BusyStatus::BusyFloating);
             let moved = b.moved();
             assert!(!deleted || b.delete("sent"));
@@ -241,10 +254,13 @@ fn an_operators_move_drops_what_is_sent_for_too_long() {
     each(48, |b| {
         b.set("beside", 900_000);
         b.set("sent", 900_000);
+        leave_room(&b, 900_000);
         let pin = b.pin("sent");
         let head = b.chunk_of("sent").expect("it is there");
         let slabs = &b.shard().slabs;
-        let pages = crate::item::chunks_of(slabs, head).map(|chunk| slabs.page_of(chunk));
+        let chunks = crate::item::chunks_of(slabs, head);
+        let large = chunks.filter(|c| slabs.class_of(*c) == slabs.geometry().largest());
+        let pages = large.map(|chunk| slabs.page_of(chunk));
         // A page of its bodies, and not its head's where it has several.
         send_off(&b, pages.max_by_key(|page| *page != slabs.page_of(head)).expect("a page"));
         b.ticks(2 * ROUNDS_BY_HAND_MAX as usize * 10);
@@ -271,6 +287,29 @@ fn a_locked_line_holds_a_page_up() {
         drop(line);
         ends(&b, 0);
         assert!(b.get("first"));
+    });
+}
+
+/// Until a window later; then the page goes where sets are.
+#[test]
+fn the_policy_lets_an_operators_move_stand() {
+    each(16, |b| {
+        b.store.knobs.automove.store(1, Relaxed);
+        b.fill("small", 40_000, 500);
+        let page_for = |len| {
+            b.set("one", len);
+            b.class_of("one")
+        };
+        let (from, to) = (b.class_of("small39999"), page_for(5_000));
+        let window = b.store.settings.slab_automove_window;
+        b.reassign(from, to);
+        let pages = b.pages(to).len();
+        let load = |family: &str| b.fill(family, 40_000, 500);
+        load("before");
+        assert_eq!((b.pages(to).len(), b.moved()), (pages, 1));
+        b.store.clock().advance(window);
+        load("after");
+        assert!(b.pages(to).len() < pages && b.moved() > 1);
     });
 }
 
