@@ -3,7 +3,7 @@
 use super::extended::{self, TABLE};
 use super::listen::listeners;
 use super::resolve::Draft;
-use super::settings::{Listen, Protocol, Settings};
+use super::settings::{Listen, ListenTraits, Protocol, Settings};
 use super::size::{MIB, number, real, size};
 use super::{Action, MEMCACHED_VERSION};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
@@ -325,20 +325,23 @@ impl Network {
         let port = draft.settings.tcp_port;
         // -1, ephemeral, is 0 to the system.
         let system_port = u16::try_from(port).unwrap_or(0);
-        let named = listeners(&self.listen, system_port)?;
+        let protocol = draft.settings.protocol;
+        let traits = ListenTraits { protocol, ..ListenTraits::default() };
+        let named = listeners(&self.listen, system_port, traits)?;
         if named.tagged {
             draft.warn("-l: tags of listeners have no effect without the proxy".into());
         }
         let settings = &mut draft.settings;
         if let Some(path) = &self.unix_socket {
             settings.unix_socket = Some(unix_path(path)?);
+            settings.unix_traits.protocol = protocol;
         }
         settings.inter = inter(&self.listen);
         settings.listen = match settings.unix_socket {
             Some(_) => Vec::new(),
             None if port == 0 => Vec::new(),
             None if named.addresses.is_empty() => {
-                vec![Listen { host: String::new(), port: system_port }]
+                vec![Listen { host: String::new(), port: system_port, traits }]
             }
             None => named.addresses,
         };

@@ -1,10 +1,9 @@
 //! `-l`: the addresses to listen on, in memcached's notation.
 
-use super::settings::Listen;
+use super::settings::{Listen, ListenTls, ListenTraits, Protocol};
 use super::size::number;
 
-/// memcached's limit on a listener's tag, in bytes.
-const TAG_MAX: usize = 8;
+const NO_TAG: [u8; 8] = [0; 8];
 
 /// What the entries of all `-l` add up to.
 #[derive(Debug, Default)]
@@ -15,9 +14,13 @@ pub(super) struct Listeners {
     pub(super) tagged: bool,
 }
 
-/// Reads every `-l` of a command line, each a list separated by commas or semicolons. An entry
-/// without a port of its own gets `port`.
-pub(super) fn listeners(lists: &[String], port: u16) -> Result<Listeners, String> {
+/// Reads every `-l` of a command line, each a list separated by commas or semicolons. An entry gets
+/// `port` and `traits` where it names none of its own.
+pub(super) fn listeners(
+    lists: &[String],
+    port: u16,
+    traits: ListenTraits,
+) -> Result<Listeners, String> {
     let mut all = Listeners::default();
     for list in lists {
         let mut entries =
@@ -26,58 +29,93 @@ pub(super) fn listeners(lists: &[String], port: u16) -> Result<Listeners, String
             return Err(format!("-l: '{list}' names no address"));
         }
         for entry in entries {
-            let rest = strip_protocol(entry)?;
-            let (rest, tagged) = strip_tag(rest)?;
-            let address = address(rest, port)?;
-            all.tagged |= tagged;
-            if !all.addresses.contains(&address) {
-                all.addresses.push(address);
-            }
+            all.add(listen(entry, port, traits)?)?;
         }
     }
     Ok(all)
 }
 
-/// Takes off `proto[name]:`. Until the binary protocol is here, `ascii` and `negotiating` are the
-/// same, so nothing is left to remember of it.
-fn strip_protocol(entry: &str) -> Result<&str, String> {
-    for tls in ["notls", "btls", "mtls"] {
-        if entry.strip_prefix(tls).is_some_and(|rest| rest.starts_with(':')) {
-            return Err(format!("-l {entry}: {tls} (TLS) is not available in this release"));
+impl Listeners {
+    fn add(&mut self, listen: Listen) -> Result<(), String> {
+        let same = |other: &&Listen| (&other.host, other.port) == (&listen.host, listen.port);
+        match self.addresses.iter().find(same) {
+            // Each ephemeral port is another.
+            Some(other) if other.traits != listen.traits && listen.port != 0 => {
+                let (host, port) = (&listen.host, listen.port);
+                Err(format!("-l: '{host}' port {port} is named twice, with different prefixes"))
+            }
+            Some(other) if other.traits == listen.traits => Ok(()),
+            _ => {
+                self.tagged |= listen.traits.tag != NO_TAG;
+                self.addresses.push(listen);
+                Ok(())
+            }
         }
     }
+}
+
+/// `[tls:][proto[name]:][tag[name]:]address`
+fn listen(entry: &str, port: u16, mut traits: ListenTraits) -> Result<Listen, String> {
+    let rest = take_tls(entry, &mut traits)?;
+    let rest = take_protocol(rest, &mut traits)?;
+    let rest = take_tag(rest, &mut traits)?;
+    let (host, port) = address(rest, port)?;
+    Ok(Listen { host: host.to_owned(), port, traits })
+}
+
+/// Takes off `notls:`, `btls:` or `mtls:`, which need -Z.
+fn take_tls<'a>(entry: &'a str, traits: &mut ListenTraits) -> Result<&'a str, String> {
+    let words = [("notls", ListenTls::Off), ("btls", ListenTls::NoPeer), ("mtls", ListenTls::Peer)];
+    for (word, tls) in words {
+        let Some(rest) = entry.strip_prefix(word).and_then(|rest| rest.strip_prefix(':')) else {
+            continue;
+        };
+        if traits.tls == ListenTls::Off {
+            return Err(format!("-l {entry}: {word} means something only with -Z (TLS)"));
+        }
+        traits.tls = tls;
+        return Ok(rest);
+    }
+    Ok(entry)
+}
+
+/// Takes off `proto[name]:`.
+fn take_protocol<'a>(entry: &'a str, traits: &mut ListenTraits) -> Result<&'a str, String> {
     let Some(rest) = entry.strip_prefix("proto[") else { return Ok(entry) };
     let (name, rest) = rest
         .split_once(']')
         .ok_or_else(|| format!("-l {entry}: the ']' after the protocol is missing"))?;
-    match name {
-        "ascii" | "negotiating" => Ok(rest.strip_prefix(':').unwrap_or(rest)),
+    traits.protocol = match name {
+        "ascii" => Protocol::Ascii,
+        "negotiating" => Protocol::Auto,
         "binary" | "proxy" => {
-            Err(format!("-l {entry}: proto[{name}] is not available in this release"))
+            return Err(format!("-l {entry}: proto[{name}] is not available in this release"));
         }
-        _ => Err(format!("-l {entry}: unknown protocol '{name}'")),
-    }
+        _ => return Err(format!("-l {entry}: unknown protocol '{name}'")),
+    };
+    Ok(rest.strip_prefix(':').unwrap_or(rest))
 }
 
-/// Takes off `tag[name]:` or `tag_name_:`; true where there was one. Only the proxy of memcached
-/// asks for a listener's tag.
-fn strip_tag(entry: &str) -> Result<(&str, bool), String> {
+/// Takes off `tag[name]:` or `tag_name_:`. Only the proxy of memcached asks for a listener's tag.
+fn take_tag<'a>(entry: &'a str, traits: &mut ListenTraits) -> Result<&'a str, String> {
     let (rest, end) = match (entry.strip_prefix("tag["), entry.strip_prefix("tag_")) {
         (Some(rest), _) => (rest, ']'),
         (_, Some(rest)) => (rest, '_'),
-        _ => return Ok((entry, false)),
+        _ => return Ok(entry),
     };
     let (tag, rest) = rest
         .split_once(end)
         .ok_or_else(|| format!("-l {entry}: the '{end}' after the tag is missing"))?;
-    if !(1..=TAG_MAX).contains(&tag.len()) {
-        return Err(format!("-l {entry}: a tag has 1 to {TAG_MAX} characters"));
+    if !(1..=traits.tag.len()).contains(&tag.len()) {
+        return Err(format!("-l {entry}: a tag has 1 to {} characters", traits.tag.len()));
     }
-    Ok((rest.strip_prefix(':').unwrap_or(rest), true))
+    traits.tag = NO_TAG;
+    traits.tag[..tag.len()].copy_from_slice(tag.as_bytes());
+    Ok(rest.strip_prefix(':').unwrap_or(rest))
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`, a bare v6 address, `*` or `*:port`.
-fn address(entry: &str, default_port: u16) -> Result<Listen, String> {
+fn address(entry: &str, default_port: u16) -> Result<(&str, u16), String> {
     let (host, port) = match entry.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest
@@ -100,8 +138,7 @@ fn address(entry: &str, default_port: u16) -> Result<Listen, String> {
         Some(text) => listen_port(text).map_err(|e| format!("-l {entry}: the port {e}"))?,
         None => default_port,
     };
-    let host = if host == "*" { "" } else { host };
-    Ok(Listen { host: host.to_owned(), port })
+    Ok((if host == "*" { "" } else { host }, port))
 }
 
 /// Like `-p`, -1 is ephemeral; so is 0, which here cannot mean "off".
@@ -113,8 +150,12 @@ fn listen_port(text: &str) -> Result<u16, String> {
 mod tests {
     use super::*;
 
+    fn all(list: &str) -> Result<Listeners, String> {
+        listeners(&[list.to_owned()], 11211, ListenTraits::default())
+    }
+
     fn read(list: &str) -> Result<Vec<(String, u16)>, String> {
-        let all = listeners(&[list.to_owned()], 11211)?;
+        let all = all(list)?;
         Ok(all.addresses.into_iter().map(|l| (l.host, l.port)).collect())
     }
 
@@ -164,8 +205,10 @@ mod tests {
             ("proto[ascii", "']' after the protocol"),
             ("proto[http]:a", "unknown protocol"),
             ("proto[binary]:a", "not available in this release"),
-            ("notls:127.0.0.1", "TLS"),
-            ("mtls:127.0.0.1", "TLS"),
+            ("notls:127.0.0.1", "only with -Z"),
+            ("btls:127.0.0.1", "only with -Z"),
+            ("mtls:127.0.0.1", "only with -Z"),
+            ("a:1,proto[ascii]:a:1", "named twice"),
         ] {
             let error = read(list).expect_err(list);
             assert!(error.starts_with("-l") && error.contains(part), "{list}: {error}");
@@ -174,8 +217,25 @@ mod tests {
 
     #[test]
     fn tags_are_noticed() {
-        let tagged = |list: &str| listeners(&[list.to_owned()], 1).map(|all| all.tagged);
+        let tagged = |list: &str| all(list).map(|all| all.tagged);
         assert_eq!(tagged("a,tag_x_:b"), Ok(true));
         assert_eq!(tagged("a,b"), Ok(false));
+    }
+
+    #[test]
+    fn prefixes_are_the_traits_of_their_entry_alone() {
+        let given = ListenTraits { tls: ListenTls::Default, ..ListenTraits::default() };
+        let list = "mtls:proto[ascii]:tag[tools]:a,b,btls:c,notls:tag_eightchr_:d:1,e:0,notls:e:0";
+        let all = listeners(&[list.to_owned()], 11211, given).expect("a list");
+        let traits: Vec<_> = all.addresses.iter().map(|listen| listen.traits).collect();
+        let tls = |tls| ListenTraits { tls, ..given };
+        let mtls = ListenTraits {
+            protocol: Protocol::Ascii,
+            tag: *b"tools\0\0\0",
+            ..tls(ListenTls::Peer)
+        };
+        let plain = ListenTraits { tag: *b"eightchr", ..tls(ListenTls::Off) };
+        let (basic, off) = (tls(ListenTls::NoPeer), tls(ListenTls::Off));
+        assert_eq!(traits, [mtls, given, basic, plain, given, off]);
     }
 }

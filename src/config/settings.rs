@@ -24,20 +24,46 @@ pub enum Eviction {
 }
 
 /// `-B`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
+    #[default]
     Auto,
     Ascii,
     Binary,
 }
 
+/// Whether a listener speaks TLS, and what it asks of its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenTls {
+    /// Plain text: without `-Z`, or `notls:`.
+    #[default]
+    Off,
+    /// `-Z`, with certificates of clients as `-o ssl_verify_mode` says.
+    Default,
+    /// `btls:`: no client is asked for a certificate.
+    NoPeer,
+    /// `mtls:`: every client must have a certificate.
+    Peer,
+}
+
+/// What an entry of `-l` says of its connections, beside the address. Small: it goes with each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenTraits {
+    /// `proto[...]:`, else -B.
+    pub protocol: Protocol,
+    pub tls: ListenTls,
+    /// `tag[...]:`, padded with NUL; all NUL without one.
+    pub tag: [u8; 8],
+}
+
 /// One listening address of `-l`, its port resolved against `-p`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
     /// As given: a host name, an address, or empty for all interfaces.
     pub host: String,
     /// 0 is ephemeral (`-p -1`).
     pub port: u16,
+    pub traits: ListenTraits,
 }
 
 /// Everything a server needs to know, checked.
@@ -55,6 +81,8 @@ pub struct Settings {
     /// -l as given, `None` for all interfaces.
     pub inter: Option<String>,
     pub unix_socket: Option<PathBuf>,
+    /// Those of the unix socket; it never speaks TLS.
+    pub unix_traits: ListenTraits,
     /// -a, permission bits
     pub unix_mask: u32,
     pub max_connections: u32,
@@ -151,9 +179,10 @@ impl Default for Settings {
             eviction: Eviction::S3,
             tcp_port: 11211,
             udp_port: 0,
-            listen: vec![Listen { host: String::new(), port: 11211 }],
+            listen: vec![Listen { port: 11211, ..Listen::default() }],
             inter: None,
             unix_socket: None,
+            unix_traits: ListenTraits::default(),
             unix_mask: 0o700,
             max_connections: 1024,
             threads: 4,

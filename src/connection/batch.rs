@@ -189,7 +189,7 @@ impl Connection {
                 return Ok(i + 1);
             }
             if desk.outbox.len() > OUTBOX_HIGH
-                && write(&mut self.socket, &mut desk.outbox, &desk.local)? == Progress::Blocked
+                && write(&mut self.transport, &mut desk.outbox, &desk.local)? == Progress::Blocked
             {
                 return Ok(i + 1);
             }

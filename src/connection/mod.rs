@@ -9,9 +9,11 @@
 
 mod batch;
 mod dump;
+mod transport;
 mod value;
 
 use crate::clock::Seconds;
+use crate::config::ListenTraits;
 use crate::protocol::outbox::{Outbox, Progress};
 use crate::protocol::{Decoder, GET_LINE_MAX};
 use crate::stats::{ConnState, Stats};
@@ -23,9 +25,11 @@ use log::{Level, debug, log_enabled};
 use socket2::Socket;
 use std::io::{ErrorKind, Read, Result};
 use std::mem::{replace, size_of, take};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use transport::Transport;
 use value::Value;
 
 /// Bytes of input taken at once, into a buffer that all connections of a worker share.
@@ -75,9 +79,19 @@ pub enum Next {
     Close,
 }
 
+/// A client that was accepted.
+pub struct Arrival {
+    /// It must not block.
+    pub socket: Socket,
+    /// Where it comes from; `None` by a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// What its listener was told by `-l`.
+    pub traits: ListenTraits,
+}
+
 /// A client.
 pub struct Connection {
-    socket: Socket,
+    transport: Transport,
     state: State,
     decoder: Decoder,
     /// Bytes that came and are not used up: from `rest_at` on, the front of a request.
@@ -134,11 +148,11 @@ impl Workspace {
 }
 
 impl Connection {
-    /// A new client. The socket must not block.
-    pub fn new(socket: Socket, w: &Workspace) -> Connection {
+    /// A new client.
+    pub fn new(arrival: Arrival, w: &Workspace) -> Connection {
         let now = w.store().clock().now();
         let mut connection = Connection {
-            socket,
+            transport: Transport::Plain(arrival.socket),
             state: State::Command,
             decoder: Decoder::default(),
             rest: Vec::new(),
@@ -344,7 +358,7 @@ impl Connection {
     /// Reads into `into`; 0 where there is nothing, or the end was reached.
     fn read(&mut self, into: &mut [u8], desk: &Desk) -> Result<usize> {
         loop {
-            match self.socket.read(into) {
+            match self.transport.read(into) {
                 Ok(0) => {
                     self.readable = false;
                     self.state = State::Closing;
@@ -372,7 +386,7 @@ impl Connection {
         if desk.outbox.is_empty() {
             return Ok(true);
         }
-        let sent = write(&mut self.socket, &mut desk.outbox, &desk.local)?;
+        let sent = write(&mut self.transport, &mut desk.outbox, &desk.local)?;
         if sent == Progress::Blocked {
             self.unsent = Some(Box::new(desk.outbox.take_rest()));
         }
@@ -385,7 +399,7 @@ impl Connection {
     /// Sends what the client did not take before; false where it still does not.
     fn send_unsent(&mut self, desk: &Desk) -> Result<bool> {
         let Some(unsent) = &mut self.unsent else { return Ok(true) };
-        if write(&mut self.socket, unsent, &desk.local)? == Progress::Blocked {
+        if write(&mut self.transport, unsent, &desk.local)? == Progress::Blocked {
             return Ok(false);
         }
         self.unsent = None;
@@ -423,14 +437,14 @@ impl Connection {
     }
 
     fn file(&self) -> usize {
-        self.socket.as_raw_fd() as usize
+        self.transport.as_raw_fd() as usize
     }
 }
 
 /// One counted write.
-fn write(socket: &mut Socket, outbox: &mut Outbox, local: &Local) -> Result<Progress> {
+fn write(transport: &mut Transport, outbox: &mut Outbox, local: &Local) -> Result<Progress> {
     let before = outbox.len();
-    let progress = outbox.write_to(socket);
+    let progress = outbox.write_to(transport);
     local.counters.thread.bytes_written.add((before - outbox.len()) as u64);
     progress
 }

@@ -86,7 +86,7 @@ impl Connection {
         let State::Value(value) = &mut self.state else { return Ok(()) };
         let mut left = FILL_MAX;
         while left > 0 && value.reservation.missing() > 0 {
-            match value.reservation.fill_from(&mut self.socket) {
+            match value.reservation.fill_from(&mut self.transport) {
                 Ok(0) => {
                     self.readable = false;
                     self.state = State::Closing;

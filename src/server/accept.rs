@@ -2,9 +2,10 @@
 //! turn, keeps to -c, and watches for signals.
 
 use super::Shared;
-use super::listener::Listeners;
+use super::listener::{Listener, Listeners};
 use super::signals::Signals;
 use super::worker::{Mailbox, Worker};
+use crate::connection::Arrival;
 use crate::stats::{ConnState, ServerStats};
 use log::{debug, info, warn};
 use mio::unix::SourceFd;
@@ -53,14 +54,14 @@ impl Acceptor {
     ) -> Result<Acceptor> {
         let poll = Poll::new()?;
         let stats = shared.store.stats();
-        for (socket, id) in listeners.sockets().iter().zip(1..) {
-            let file = socket.as_raw_fd();
+        for (listener, id) in listeners.all().iter().zip(1..) {
+            let file = listener.socket.as_raw_fd();
             poll.registry().register(&mut SourceFd(&file), Token(id), Interest::READABLE)?;
             stats.conns.set(file as usize, ConnState::Listening, shared.store.clock().now());
         }
         poll.registry().register(&mut SourceFd(&signals.file()), Token(0), Interest::READABLE)?;
         // As memcached counts: listening sockets are connections too, but for one in the gauge.
-        let listening = listeners.sockets().len() as u64;
+        let listening = listeners.all().len() as u64;
         stats.server.curr_connections.fetch_add(listening as i64 - 1, Relaxed);
         stats.server.total_connections.fetch_add(listening, Relaxed);
         stats.server.connection_structures.fetch_add(listening, Relaxed);
@@ -107,7 +108,7 @@ impl Acceptor {
     /// Every socket is tried at each wake-up: simpler than remembering which is ready.
     fn accept_all(&mut self) -> Round {
         let mut all = Round::Done;
-        for index in 0..self.listeners.sockets().len() {
+        for index in 0..self.listeners.all().len() {
             match self.accept_from(index) {
                 Round::Done => {}
                 Round::Unfinished => all = Round::Unfinished,
@@ -124,9 +125,13 @@ impl Acceptor {
             if full && !fast {
                 return Round::Full;
             }
-            match self.listeners.sockets()[index].accept() {
+            let Listener { socket, traits } = &self.listeners.all()[index];
+            match socket.accept() {
                 Ok((socket, _)) if full => self.reject(&socket),
-                Ok((socket, _)) => self.admit(socket),
+                Ok((socket, peer)) => {
+                    let (peer, traits) = (peer.as_socket(), *traits);
+                    self.admit(Arrival { socket, peer, traits });
+                }
                 Err(e) => match e.kind() {
                     ErrorKind::WouldBlock => return Round::Done,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -148,15 +153,15 @@ impl Acceptor {
         self.shared.clients.load(Relaxed) >= max
     }
 
-    fn admit(&mut self, socket: Socket) {
-        if let Err(e) = socket.set_nonblocking(true) {
+    fn admit(&mut self, arrival: Arrival) {
+        if let Err(e) = arrival.socket.set_nonblocking(true) {
             warn!("cannot serve a connection: {e}");
             return;
         }
         self.shared.clients.fetch_add(1, Relaxed);
         self.stats().curr_connections.fetch_add(1, Relaxed);
         self.stats().total_connections.fetch_add(1, Relaxed);
-        self.mailboxes[self.next_mailbox].deliver(socket);
+        self.mailboxes[self.next_mailbox].deliver(arrival);
         self.next_mailbox = (self.next_mailbox + 1) % self.mailboxes.len();
     }
 

@@ -1,6 +1,6 @@
 //! Listening sockets: where -l, -p and -s say, and the file that tells their ports.
 
-use crate::config::{Listen, Settings};
+use crate::config::{Listen, ListenTraits, Settings};
 use log::{info, warn};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -14,10 +14,16 @@ use std::path::{Path, PathBuf};
 /// memcached's variable: the file to write the bound ports to.
 const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 
+/// A listening socket, and what goes for those who connect to it.
+pub(super) struct Listener {
+    pub(super) socket: Socket,
+    pub(super) traits: ListenTraits,
+}
+
 /// All listening sockets. Dropped, they take the unix socket's file with them.
 #[derive(Default)]
 pub(super) struct Listeners {
-    sockets: Vec<Socket>,
+    all: Vec<Listener>,
     unix: Option<PathBuf>,
 }
 
@@ -36,7 +42,7 @@ impl Listeners {
         let Some(path) = &settings.unix_socket else { return Ok(()) };
         let socket = unix_socket(path, settings.unix_mask, backlog(settings))
             .map_err(|e| format!("failed to listen on UNIX socket {}: {e}", path.display()))?;
-        self.sockets.push(socket);
+        self.all.push(Listener { socket, traits: settings.unix_traits });
         self.unix = Some(path.clone());
         Ok(())
     }
@@ -54,8 +60,8 @@ impl Listeners {
             .map_err(|e| format!("failed to write ports to {}: {e}", path.display()))
     }
 
-    pub(super) fn sockets(&self) -> &[Socket] {
-        &self.sockets
+    pub(super) fn all(&self) -> &[Listener] {
+        &self.all
     }
 
     /// One host name may stand for several addresses, and no address for those of each family. As
@@ -66,10 +72,10 @@ impl Listeners {
             host => format!("failed to listen on TCP address {host} port {}: {e}", listen.port),
         };
         let mut last = None;
-        let before = self.sockets.len();
+        let before = self.all.len();
         for address in addresses(listen).map_err(failed)? {
             match tcp_socket(address, backlog) {
-                Ok(socket) => self.sockets.push(socket),
+                Ok(socket) => self.all.push(Listener { socket, traits: listen.traits }),
                 Err(e) => {
                     info!("failed to listen on {address}: {e}");
                     last = Some(e);
@@ -77,14 +83,14 @@ impl Listeners {
             }
         }
         match last {
-            Some(e) if self.sockets.len() == before => Err(failed(e)),
-            None if self.sockets.len() == before => Err(failed(Error::other("no such address"))),
+            Some(e) if self.all.len() == before => Err(failed(e)),
+            None if self.all.len() == before => Err(failed(Error::other("no such address"))),
             _ => Ok(()),
         }
     }
 
     fn port_lines(&self) -> String {
-        let addresses = self.sockets.iter().filter_map(|s| s.local_addr().ok()?.as_socket());
+        let addresses = self.all.iter().filter_map(|l| l.socket.local_addr().ok()?.as_socket());
         addresses
             .map(|address| match address {
                 SocketAddr::V4(a) => format!("TCP INET: {}\n", a.port()),

@@ -7,13 +7,12 @@
 
 use super::Shared;
 use crate::clock::Seconds;
-use crate::connection::{Connection, Next, Ready, Workspace};
+use crate::connection::{Arrival, Connection, Next, Ready, Workspace};
 use log::{error, warn};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
-use socket2::Socket;
 use std::io::{ErrorKind, Result};
 use std::mem::{replace, take};
 use std::os::fd::AsRawFd;
@@ -42,7 +41,7 @@ pub(super) struct Worker {
 
 /// What other threads tell a worker.
 pub(super) struct Mailbox {
-    arrivals: Mutex<Vec<Socket>>,
+    arrivals: Mutex<Vec<Arrival>>,
     stop: AtomicBool,
     waker: Waker,
 }
@@ -118,8 +117,8 @@ impl Worker {
 
 impl Mailbox {
     /// Hands over a new connection.
-    pub(super) fn deliver(&self, socket: Socket) {
-        self.arrivals.lock().push(socket);
+    pub(super) fn deliver(&self, arrival: Arrival) {
+        self.arrivals.lock().push(arrival);
         self.wake();
     }
 
@@ -197,16 +196,16 @@ impl Shift {
     /// Takes in the connections that were handed over.
     fn admit(&mut self) {
         let arrivals = take(&mut *self.mailbox.arrivals.lock());
-        for socket in arrivals {
+        for arrival in arrivals {
             let index = self.free.pop().unwrap_or(self.slots.len());
             if index == self.slots.len() {
                 self.slots.push(Slot::default());
                 self.shared.store.stats().server.connection_structures.fetch_add(1, Relaxed);
             }
-            let file = socket.as_raw_fd();
+            let file = arrival.socket.as_raw_fd();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let added = self.poll.registry().register(&mut SourceFd(&file), Token(index), interest);
-            self.slots[index].connection = Some(Connection::new(socket, &self.workspace));
+            self.slots[index].connection = Some(Connection::new(arrival, &self.workspace));
             if let Err(e) = added {
                 warn!("cannot serve a connection: {e}");
                 self.close(index);

@@ -30,7 +30,7 @@ fn printed(line: &str) -> String {
 }
 
 fn listen(host: &str, port: u16) -> Listen {
-    Listen { host: host.into(), port }
+    Listen { host: host.into(), port, ..Listen::default() }
 }
 
 #[test]
