@@ -1,12 +1,9 @@
 //! Parses, says what is to be said, runs.
 
 use rustcached::config::{self, Action, EX_USAGE, log_level};
+use rustcached::server::EX_OSERR;
 use std::io::Write;
 use std::process::exit;
-
-/// The exit status of a server that could not start or go on: `EX_OSERR` of sysexits.h, as
-/// memcached's.
-const EX_OSERR: i32 = 71;
 
 fn main() {
     let settings = match config::parse(std::env::args_os()) {

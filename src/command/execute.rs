@@ -69,6 +69,10 @@ pub fn execute(
             });
         }
         Command::Say(say) => replies.reply(Reply::Say(*say)),
+        Command::Admin(Admin::Shutdown(how)) => match operate::shutdown(store.settings(), *how) {
+            Ok(()) => return Next::Close,
+            Err(why) => replies.reply(error(why)),
+        },
         Command::Admin(admin) => run_admin(store, local, admin, replies),
         Command::Quit => return Next::Close,
     }
@@ -175,6 +179,7 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
         Admin::Reassign(classes) => replies.reply(operate::reassign(store, classes)),
         Admin::Automove(command) => replies.reply(operate::automove(store, command)),
         Admin::MemLimit(megabytes) => replies.reply(operate::memlimit(store, megabytes)),
+        Admin::Shutdown(_) => unreachable!("a shutdown ends its connection"),
         #[cfg(feature = "debug-commands")]
         Admin::DebugItem { verb, key } => {
             let done = store.debug_item(verb, key);

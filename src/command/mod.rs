@@ -11,7 +11,8 @@ mod operate;
 pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{Next, commit_value, execute, refuse, store_value};
 pub use operate::{
-    AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, Targets, start_dump,
+    AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, Shutdown, Targets,
+    start_dump,
 };
 
 use crate::clock::Exptime;
@@ -50,8 +51,6 @@ pub enum Say {
     End,
     /// `MN`
     MetaNoop,
-    /// `shutdown` where `-A` was not given, as it cannot be yet.
-    ShutdownDisabled,
     Error(Error),
     /// `debugitem` found no such item.
     #[cfg(feature = "debug-commands")]
@@ -74,6 +73,8 @@ pub enum Admin<'a> {
     Automove(AutomoveCommand),
     /// `cache_memlimit`, MiB.
     MemLimit(u32),
+    /// `shutdown`; `None` is a mode that there is not.
+    Shutdown(Option<Shutdown>),
     /// Moves the clock forward by so many seconds.
     #[cfg(feature = "debug-commands")]
     DebugTime(u32),
@@ -102,6 +103,8 @@ pub enum StatsTopic<'a> {
         class: u32,
         limit: u32,
     },
+    /// A cachedump whose arguments are wrong, which is said only where one is allowed.
+    BadCachedump(Error),
     Unknown(&'a [u8]),
 }
 

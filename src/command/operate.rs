@@ -2,7 +2,9 @@
 //! carried out. Refusals are in memcached's words.
 
 use super::{Error, Reply, Say};
+use crate::config::Settings;
 use crate::store::{Classes, Dump, Reassign, Store};
+use nix::sys::signal::{Signal, raise};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -77,6 +79,15 @@ pub enum AutomoveCommand {
     FreeRatio,
     /// Seconds.
     Window(u32),
+}
+
+/// `shutdown`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// As SIGINT.
+    Normal,
+    /// As SIGUSR1.
+    Graceful,
 }
 
 /// `lru_crawler` anything but a dump.
@@ -216,6 +227,20 @@ pub(super) fn memlimit(store: &Store, megabytes: u32) -> Reply<'static> {
     }
     log::info!("maxbytes adjusted to {megabytes}m");
     Reply::Ok
+}
+
+/// `shutdown`: the signal does the rest, as if an operator had sent it. An error goes to the client,
+/// and the server goes on.
+pub(super) fn shutdown(settings: &Settings, how: Option<Shutdown>) -> Result<(), Error> {
+    if !settings.shutdown_command {
+        return Err(Error::Line("SERVER_ERROR: shutdown not enabled"));
+    }
+    let signal = match how {
+        Some(Shutdown::Normal) => Signal::SIGINT,
+        Some(Shutdown::Graceful) => Signal::SIGUSR1,
+        None => return Err(Error::Client("invalid shutdown mode")),
+    };
+    raise(signal).map_err(|_| Error::Server("cannot shut down"))
 }
 
 fn line(text: &'static str) -> Reply<'static> {

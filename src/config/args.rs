@@ -147,6 +147,14 @@ struct Process {
     #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<String>,
 
+    /// Run in the background; whoever starts it waits until it serves
+    #[arg(short, long)]
+    daemon: bool,
+
+    /// Write the process id to FILE while the server runs
+    #[arg(short = 'P', long, value_name = "FILE", allow_hyphen_values = true)]
+    pidfile: Option<PathBuf>,
+
     /// Let a crash leave a core dump
     #[arg(short = 'r', long)]
     enable_coredumps: bool,
@@ -160,6 +168,10 @@ struct Process {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Commands")]
 struct Commands {
+    /// Let clients end the server with shutdown
+    #[arg(short = 'A', long)]
+    enable_shutdown: bool,
+
     /// No CAS: saves its bytes in every item
     #[arg(short = 'C', long)]
     disable_cas: bool,
@@ -200,12 +212,6 @@ struct Information {
 /// Options that a later release brings: known, so that the refusal can name them.
 #[derive(clap::Args, Debug)]
 struct Refused {
-    #[arg(short = 'A', long, hide = true)]
-    enable_shutdown: bool,
-    #[arg(short = 'd', long, hide = true)]
-    daemon: bool,
-    #[arg(short = 'P', long, hide = true, allow_hyphen_values = true)]
-    pidfile: Option<OsString>,
     #[arg(short = 'S', long, hide = true)]
     enable_sasl: bool,
     #[arg(short = 'Y', long, hide = true, allow_hyphen_values = true)]
@@ -267,9 +273,6 @@ fn initial_malloc(text: Option<&OsStr>) -> Result<u64, String> {
 impl Refused {
     fn check(&self) -> Result<(), String> {
         let refused = [
-            (self.enable_shutdown, "-A (the shutdown command)"),
-            (self.daemon, "-d (running as a daemon)"),
-            (self.pidfile.is_some(), "-P (a pid file)"),
             (self.enable_sasl, "-S (SASL)"),
             (self.auth_file.is_some(), "-Y (authentication by file)"),
             (self.memory_file.is_some(), "-e (a memory file)"),
@@ -327,6 +330,7 @@ impl Network {
         let system_port = u16::try_from(port).unwrap_or(0);
         let protocol = draft.settings.protocol;
         let traits = ListenTraits { protocol, ..ListenTraits::default() };
+        draft.settings.listen_traits = traits;
         let named = listeners(&self.listen, system_port, traits)?;
         if named.tagged {
             draft.warn("-l: tags of listeners have no effect without the proxy".into());
@@ -419,6 +423,8 @@ impl Process {
     fn draft(&self, draft: &mut Draft) -> Result<(), String> {
         let s = &mut draft.settings;
         s.user = self.user.as_deref().map(str::trim).filter(|u| !u.is_empty()).map(str::to_owned);
+        s.daemonize = self.daemon;
+        s.pid_file = self.pidfile.clone().filter(|path| !path.as_os_str().is_empty());
         s.max_core_dumps = self.enable_coredumps;
         for level in &self.verbose {
             let level: u32 = number(level, 0..=255).map_err(|e| format!("--verbose: {e}"))?;
@@ -436,6 +442,7 @@ impl Process {
 
 impl Commands {
     fn draft(&self, s: &mut Settings) -> Result<(), String> {
+        s.shutdown_command = self.enable_shutdown;
         s.use_cas = !self.disable_cas;
         s.flush_enabled = !self.disable_flush_all;
         s.dump_enabled = !self.disable_dumping;
@@ -487,8 +494,8 @@ fn help() -> String {
     text.push_str(
         "\nAlso accepted: the no_ form of most sub-options, and those that mean nothing any more \
          (modern,\ninline_ascii_resp, hash_algorithm and the like; -v says so). Refused in this \
-         release: -A, -d, -e,\n-N, -P, -S, -Y, -Z, -B binary and the sub-options of TLS, the proxy \
-         and external storage.\n",
+         release: -e, -N, -S,\n-Y, -Z, -B binary and the sub-options of TLS, the proxy and \
+         external storage.\n",
     );
     text
 }

@@ -54,6 +54,22 @@ impl Listeners {
     }
 }
 
+impl ListenTraits {
+    /// These, changed by the name of a socket that was handed over: words joined by dashes, some of
+    /// which are those of `-l`'s prefixes. Any other word is the operator's own.
+    pub fn named(mut self, name: &str) -> Result<ListenTraits, String> {
+        for word in name.split('-') {
+            let prefix = match word {
+                "notls" | "btls" | "mtls" => format!("{word}:"),
+                "ascii" | "binary" | "negotiating" => format!("proto[{word}]"),
+                _ => continue,
+            };
+            take_tls(&prefix, &mut self).and_then(|rest| take_protocol(rest, &mut self))?;
+        }
+        Ok(self)
+    }
+}
+
 /// `[tls:][proto[name]:][tag[name]:]address`
 fn listen(entry: &str, port: u16, mut traits: ListenTraits) -> Result<Listen, String> {
     let rest = take_tls(entry, &mut traits)?;
@@ -157,6 +173,21 @@ mod tests {
     fn read(list: &str) -> Result<Vec<(String, u16)>, String> {
         let all = all(list)?;
         Ok(all.addresses.into_iter().map(|l| (l.host, l.port)).collect())
+    }
+
+    #[test]
+    fn a_sockets_name_may_say_what_it_serves() {
+        let base = ListenTraits::default();
+        assert_eq!(base.named("cache"), Ok(base));
+        assert_eq!(base.named("my-asciis"), Ok(base));
+        let ascii = ListenTraits { protocol: Protocol::Ascii, ..base };
+        assert_eq!(base.named("cache-ascii"), Ok(ascii));
+        assert_eq!(ascii.named("negotiating"), Ok(base));
+        let tls = ListenTraits { tls: ListenTls::Default, ..base };
+        assert_eq!(tls.named("notls"), Ok(base));
+        let peer = ListenTraits { tls: ListenTls::Peer, ..ascii };
+        assert_eq!(tls.named("mtls-ascii"), Ok(peer));
+        assert!(base.named("mtls").is_err_and(|e| e.contains("-Z")));
     }
 
     #[test]

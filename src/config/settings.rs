@@ -78,6 +78,8 @@ pub struct Settings {
     pub udp_port: i32,
     /// TCP listeners; empty with `-p 0` or `-s`.
     pub listen: Vec<Listen>,
+    /// Those of a TCP listener that says nothing of its own.
+    pub listen_traits: ListenTraits,
     /// -l as given, `None` for all interfaces.
     pub inter: Option<String>,
     pub unix_socket: Option<PathBuf>,
@@ -117,6 +119,10 @@ pub struct Settings {
     pub large_pages: bool,
     pub lock_memory: bool,
     pub max_core_dumps: bool,
+    /// -d
+    pub daemonize: bool,
+    /// -P; `None` where not given or empty.
+    pub pid_file: Option<PathBuf>,
     /// -u; `None` where not given or empty.
     pub user: Option<String>,
     pub verbosity: u32,
@@ -180,6 +186,7 @@ impl Default for Settings {
             tcp_port: 11211,
             udp_port: 0,
             listen: vec![Listen { port: 11211, ..Listen::default() }],
+            listen_traits: ListenTraits::default(),
             inter: None,
             unix_socket: None,
             unix_traits: ListenTraits::default(),
@@ -203,6 +210,8 @@ impl Default for Settings {
             large_pages: false,
             lock_memory: false,
             max_core_dumps: false,
+            daemonize: false,
+            pid_file: None,
             user: None,
             verbosity: 0,
             protocol: Protocol::Auto,

@@ -6,8 +6,8 @@ use super::{Decoded, lex::Tokens};
 #[cfg(feature = "debug-commands")]
 use crate::command::DebugItem;
 use crate::command::{
-    Admin, AutomoveCommand, Command, CrawlerCommand, DumpCommand, DumpForm, Error, LruCommand, Say,
-    StatsTopic, Targets,
+    Admin, AutomoveCommand, Command, CrawlerCommand, DumpCommand, DumpForm, Error, LruCommand,
+    Shutdown, StatsTopic, Targets,
 };
 #[cfg(feature = "debug-commands")]
 use crate::store::Key;
@@ -19,7 +19,6 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
     match verb {
         b"version" => return admin(used, Admin::Version, false),
         b"stats" => return stats(&lex::args(args), used),
-        b"shutdown" => return command(used, Command::Say(Say::ShutdownDisabled), false),
         _ => {}
     }
     let mut tokens = Tokens::new(line);
@@ -33,6 +32,7 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
         b"lru" => said(lru(&args), noreply, used),
         b"lru_crawler" => lru_crawler(&args, noreply, used),
         b"cache_memlimit" => said(memlimit(&args), noreply, used),
+        b"shutdown" => admin(used, Admin::Shutdown(shutdown(&args)), noreply),
         #[cfg(feature = "debug-commands")]
         b"debugtime" => debug_time(&args, noreply, used),
         #[cfg(feature = "debug-commands")]
@@ -165,6 +165,14 @@ fn memlimit<'a>(args: &Args<'a>) -> Result<Admin<'a>, Error> {
     args.first().and_then(|n| lex::u32(n)).map(Admin::MemLimit).ok_or(Error::Unknown)
 }
 
+fn shutdown(args: &Args<'_>) -> Option<Shutdown> {
+    match args.as_slice() {
+        [] => Some(Shutdown::Normal),
+        [mode] if is_short_for(mode, "graceful") => Some(Shutdown::Graceful),
+        _ => None,
+    }
+}
+
 #[cfg(feature = "debug-commands")]
 fn debug_item<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
     let verb = match args.first().copied() {
@@ -196,10 +204,9 @@ fn stats<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
         Some(topic) if b"reset".starts_with(topic) => StatsTopic::Reset,
         Some(topic) if b"detail".starts_with(topic) => detail(args),
         Some(topic) if b"settings".starts_with(topic) => StatsTopic::Settings,
-        Some(topic) if b"cachedump".starts_with(topic) => match cachedump(args) {
-            Ok(topic) => topic,
-            Err(error) => return say_error(used, error, false),
-        },
+        Some(topic) if b"cachedump".starts_with(topic) => {
+            cachedump(args).unwrap_or_else(StatsTopic::BadCachedump)
+        }
         Some(topic) if b"conns".starts_with(topic) => StatsTopic::Conns,
         Some(b"items") => StatsTopic::Items,
         Some(b"slabs") => StatsTopic::Slabs,

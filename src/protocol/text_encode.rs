@@ -64,7 +64,6 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
         Reply::Say(Say::MetaNoop) => b"MN\r\n",
         #[cfg(feature = "debug-commands")]
         Reply::Say(Say::DebugMiss) => b"MISS\r\n",
-        Reply::Say(Say::ShutdownDisabled) => b"SERVER_ERROR: shutdown not enabled\r\n",
         Reply::Say(Say::Error(error)) => return error_line(out, *error),
         Reply::Number { value, .. } => {
             number(out, *value);

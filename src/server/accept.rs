@@ -4,6 +4,7 @@
 use super::Shared;
 use super::listener::{Listener, Listeners};
 use super::signals::Signals;
+use super::systemd;
 use super::worker::{Mailbox, Worker};
 use crate::connection::Arrival;
 use crate::stats::{ConnState, ServerStats};
@@ -86,7 +87,9 @@ impl Acceptor {
                 return Ok(());
             }
             if self.signals.take_hangup() {
+                systemd::reloading();
                 info!("SIGHUP: there is nothing to reload");
+                systemd::ready();
             }
             timeout = match self.accept_all() {
                 Round::Done => {

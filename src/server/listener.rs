@@ -21,16 +21,28 @@ pub(super) struct Listener {
 }
 
 /// All listening sockets. Dropped, they take the unix socket's file with them.
-#[derive(Default)]
 pub(super) struct Listeners {
     all: Vec<Listener>,
     unix: Option<PathBuf>,
+    /// The sockets were opened by whoever started the server.
+    are_inherited: bool,
 }
 
 impl Listeners {
-    /// Binds every TCP address that the settings name. An error names the address and the reason.
-    pub(super) fn bind_tcp(settings: &Settings) -> std::result::Result<Listeners, String> {
-        let mut listeners = Listeners::default();
+    /// Binds every TCP address that the settings name, unless there are `inherited` sockets, which
+    /// then are all. An error names the address and the reason.
+    pub(super) fn bind_tcp(
+        settings: &Settings,
+        inherited: Vec<Listener>,
+    ) -> std::result::Result<Listeners, String> {
+        let mut listeners =
+            Listeners { are_inherited: !inherited.is_empty(), all: inherited, unix: None };
+        if listeners.are_inherited {
+            if settings.inter.is_some() || settings.unix_socket.is_some() {
+                warn!("-l and -s have no effect beside the sockets of LISTEN_FDS");
+            }
+            return Ok(listeners);
+        }
         for listen in &settings.listen {
             listeners.bind_one(listen, backlog(settings))?;
         }
@@ -39,7 +51,9 @@ impl Listeners {
 
     /// Binds the unix socket, if there is to be one, with the mode that -a says.
     pub(super) fn bind_unix(&mut self, settings: &Settings) -> std::result::Result<(), String> {
-        let Some(path) = &settings.unix_socket else { return Ok(()) };
+        let Some(path) = settings.unix_socket.as_ref().filter(|_| !self.are_inherited) else {
+            return Ok(());
+        };
         let socket = unix_socket(path, settings.unix_mask, backlog(settings))
             .map_err(|e| format!("failed to listen on UNIX socket {}: {e}", path.display()))?;
         self.all.push(Listener { socket, traits: settings.unix_traits });

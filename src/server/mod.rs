@@ -1,9 +1,14 @@
 //! Sockets and threads: binds, spawns the workers, and takes everything down again.
 
 mod accept;
+mod daemon;
 mod listener;
+mod pidfile;
 mod signals;
+mod systemd;
 mod worker;
+
+pub use daemon::EX_OSERR;
 
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -12,8 +17,10 @@ use crate::privileges;
 use crate::stats::ServerStats;
 use crate::store::Store;
 use accept::Acceptor;
+use daemon::Launch;
 use listener::Listeners;
 use log::{debug, warn};
+use pidfile::PidFile;
 use signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -34,16 +41,42 @@ struct Shared {
 
 /// Serves until a signal says stop. An error says in one line why it could not start.
 ///
+/// With -d this process ends here, and `daemon` says when: the rest is a child's doing.
+///
 /// The TCP sockets are bound while still root, so that ports below 1024 can be had; the unix socket
-/// after that, as memcached does, so that it belongs to the user that -u names.
+/// after that, as memcached does, so that it belongs to the user that -u names. The pid file may be
+/// where root alone can write, or, where root is short of capabilities, the user alone.
 pub fn run(settings: Settings) -> Result<(), String> {
+    let inherited = systemd::listeners(&settings)?;
+    let launch = Launch::begin(&settings)?;
     let settings = Arc::new(settings);
     let signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
     privileges::raise_file_limit(settings.max_connections)?;
     if settings.max_core_dumps {
         privileges::allow_core_dumps()?;
     }
-    let mut listeners = Listeners::bind_tcp(&settings)?;
+    let mut listeners = Listeners::bind_tcp(&settings, inherited)?;
+    let store = reserve(&settings)?;
+    let pid_file = settings.pid_file.as_deref();
+    pid_file.iter().for_each(|path| pidfile::warn_of_others(path));
+    let roots = pid_file.and_then(|path| PidFile::create(path).ok());
+    privileges::drop_privileges(&settings)?;
+    let _pid_file = match (roots, pid_file) {
+        (None, Some(path)) => Some(PidFile::create(path)?),
+        (roots, _) => roots,
+    };
+    listeners.bind_unix(&settings)?;
+    listeners.write_port_file()?;
+    list_classes(&store);
+    let ready = || {
+        systemd::ready();
+        launch.ready(&settings);
+    };
+    serve(store, &settings, listeners, signals, ready)
+}
+
+/// The store, and what -k and -L want of its memory.
+fn reserve(settings: &Arc<Settings>) -> Result<Arc<Store>, String> {
     let store = Store::new(settings.clone(), Arc::new(Clock::system()))?;
     if settings.lock_memory {
         privileges::lock_memory();
@@ -51,20 +84,29 @@ pub fn run(settings: Settings) -> Result<(), String> {
     if settings.large_pages && privileges::huge_pages_are_off() {
         warn!("-L: the system gives no huge pages (transparent_hugepage is set to never)");
     }
-    privileges::drop_privileges(&settings)?;
-    listeners.bind_unix(&settings)?;
-    listeners.write_port_file()?;
-    list_classes(&store);
+    Ok(store)
+}
+
+/// Starts the threads, says so by `ready`, and takes connections in until a signal says stop.
+fn serve(
+    store: Arc<Store>,
+    settings: &Settings,
+    listeners: Listeners,
+    signals: Signals,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
     let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
     let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0) });
-    announce(&shared.store.stats().server, &settings);
+    announce(&shared.store.stats().server, settings);
     let workers = (0..settings.threads)
         .map(|id| Worker::start(id, shared.clone()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| cannot_start("worker", e))?;
     let mut acceptor = Acceptor::new(shared, listeners, signals, &workers)
         .map_err(|e| cannot_start("listener", e))?;
+    ready();
     let ended = acceptor.run();
+    systemd::stopping();
     // Closes the listening sockets and removes the unix socket's file before the clients go.
     drop(acceptor);
     workers.iter().for_each(|worker| worker.stop());

@@ -73,6 +73,7 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
         }
         StatsTopic::DetailDump => detail_dump(&figures.prefixes.dump()),
         StatsTopic::Cachedump { class, limit } => cachedump(store, class, limit),
+        StatsTopic::BadCachedump(error) => StatLines::Error(error),
         StatsTopic::Unknown(_) => StatLines::Error(Error::Unknown),
     }
 }
@@ -84,7 +85,9 @@ fn refusal(topic: StatsTopic<'_>, settings: &Settings) -> Option<Error> {
         StatsTopic::Detail(_) | StatsTopic::DetailDump => {
             Some(Error::Client("stats detail not allowed"))
         }
-        StatsTopic::Cachedump { .. } => Some(Error::Client("stats cachedump not allowed")),
+        StatsTopic::Cachedump { .. } | StatsTopic::BadCachedump(_) => {
+            Some(Error::Client("stats cachedump not allowed"))
+        }
         _ => None,
     }
 }
