@@ -229,8 +229,8 @@ pub(super) fn memlimit(store: &Store, megabytes: u32) -> Reply<'static> {
     Reply::Ok
 }
 
-/// `shutdown`: the signal does the rest, as if an operator had sent it. An error goes to the client,
-/// and the server goes on.
+/// `shutdown`: the signal does the rest, as if an operator had sent it. An error goes to the
+/// client, and the server goes on.
 pub(super) fn shutdown(settings: &Settings, how: Option<Shutdown>) -> Result<(), Error> {
     if !settings.shutdown_command {
         return Err(Error::Line("SERVER_ERROR: shutdown not enabled"));
