@@ -116,7 +116,7 @@ fn lru(rows: &mut Rows, s: &Settings, k: &Knobs) {
     rows.put("tail_repair_time", s.tail_repair_time);
     rows.put("flush_enabled", yes(s.flush_enabled));
     rows.put("dump_enabled", yes(s.dump_enabled));
-    rows.put("hash_algorithm", &s.hash_algorithm);
+    rows.put("hash_algorithm", s.hash_algorithm);
     rows.put("lru_maintainer_thread", yes(s.lru_maintainer));
     rows.put("lru_segmented", yes(k.segmented.load(Relaxed)));
     rows.put("hot_lru_pct", k.hot_pct.load(Relaxed));
