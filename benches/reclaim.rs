@@ -65,7 +65,7 @@ fn filled(items: usize) -> (Arc<Store>, Local) {
     let local = store.local();
     for n in 0..items {
         let name = format!("{n:020}");
-        let exptime = Exptime(if n % 2 == 0 { TTL } else { 2 * TTL } as i32);
+        let exptime = Exptime(if n % 2 == 0 { TTL } else { 2 * TTL } as i64);
         let key = Key::new(name.as_bytes()).expect("a short key");
         let set = Set { exptime, ..Set::of(key, VALUE.len() as u32) };
         let hash = store.hash(set.key);

@@ -10,12 +10,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub type Seconds = u32;
 
 /// An exptime as clients send it: 0 never, negative already past, up to 30 days relative, beyond
-/// that a unix time (memcached's `doc/protocol.txt`, "Expiration times").
+/// that a unix time (memcached's `doc/protocol.txt`, "Expiration times"). Text has 32 bits with a
+/// sign, the binary protocol 32 bits without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exptime(pub i32);
+pub struct Exptime(pub i64);
 
 /// The longest exptime that is taken as relative: 30 days.
-pub const RELATIVE_LIMIT: i32 = 60 * 60 * 24 * 30;
+pub const RELATIVE_LIMIT: i64 = 60 * 60 * 24 * 30;
 
 /// When an item dies, in the clock's seconds; [`Deadline::NEVER`] is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +129,7 @@ mod tests {
         assert_eq!(c.deadline(Exptime(10)), Deadline(12));
         assert_eq!(c.deadline(Exptime(1_700_000_005)), Deadline(7));
         assert_eq!(c.deadline(Exptime(1_600_000_000)), Deadline(1));
+        assert_eq!(c.deadline(Exptime(i64::from(u32::MAX))), Deadline(2_594_967_297));
         assert_eq!(c.deadline(Exptime(RELATIVE_LIMIT)), Deadline(2 + RELATIVE_LIMIT as u32));
     }
 

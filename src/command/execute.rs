@@ -74,7 +74,14 @@ pub fn execute(
             Err(why) => replies.reply(error(why)),
         },
         Command::Admin(admin) => run_admin(store, local, admin, replies),
-        Command::Quit => return Next::Close,
+        Command::Quit => {
+            replies.reply(Reply::Closing);
+            return Next::Close;
+        }
+        Command::HangUp(why) => {
+            replies.reply(error(*why));
+            return Next::Close;
+        }
     }
     Next::Continue
 }
@@ -141,7 +148,7 @@ fn deleted(key: Key<'_>, outcome: DeleteOutcome) -> Reply<'_> {
         DeleteOutcome::Deleted => Reply::Deleted(key),
         DeleteOutcome::NotFound => Reply::NotFound(key),
         DeleteOutcome::Exists => Reply::Exists(key),
-        DeleteOutcome::NoMemory => error(Error::Server("out of memory")),
+        DeleteOutcome::NoMemory => error(Error::NoMemory("out of memory")),
     }
 }
 
@@ -152,10 +159,8 @@ fn counted(key: Key<'_>, outcome: ArithOutcome) -> Reply<'_> {
         }
         ArithOutcome::NotFound => Reply::NotFound(key),
         ArithOutcome::Exists => Reply::Exists(key),
-        ArithOutcome::NonNumeric => {
-            error(Error::Client("cannot increment or decrement non-numeric value"))
-        }
-        ArithOutcome::NoMemory => error(Error::Server("out of memory")),
+        ArithOutcome::NonNumeric => error(Error::NonNumeric),
+        ArithOutcome::NoMemory => error(Error::NoMemory("out of memory")),
     }
 }
 
@@ -198,7 +203,7 @@ fn flush_all<'a>(store: &Store, local: &Local, at: Option<Exptime>) -> Reply<'a>
     if !store.settings().flush_enabled {
         // A refused flush is counted too, as memcached does.
         local.counters.thread.flush_cmds.bump();
-        return error(Error::Client("flush_all not allowed"));
+        return error(Error::NotAllowed("flush_all not allowed"));
     }
     store.flush_all(local, at.filter(|at| at.0 > 0));
     Reply::Ok

@@ -1,7 +1,7 @@
 //! What a client can ask and be told: plain data, no behaviour, no dialect.
 //!
-//! The semantics are those of memcached's meta protocol, the superset; classic text (and later the
-//! binary protocol) are dialects that set fewer fields. How an answer is worded is the dialect's
+//! The semantics are those of memcached's meta protocol, the superset; classic text and the binary
+//! protocol are dialects that set fewer fields. How an answer is worded is the dialect's
 //! business: see [`crate::protocol`].
 
 mod admin;
@@ -42,6 +42,8 @@ pub enum Command<'a> {
     Dump(DumpCommand<'a>),
     /// Close when everything so far has been sent.
     Quit,
+    /// Say what is wrong and close: nothing sensible can follow.
+    HangUp(Error),
 }
 
 /// Answers that need no store.
@@ -49,8 +51,8 @@ pub enum Command<'a> {
 pub enum Say {
     /// `END` after a classic get's values.
     End,
-    /// `MN`
-    MetaNoop,
+    /// Nothing but that all before it was done: all answers so far are sent.
+    Noop,
     Error(Error),
     /// `debugitem` found no such item.
     #[cfg(feature = "debug-commands")]
@@ -118,13 +120,21 @@ pub enum Error {
     Server(&'static str),
     /// A line of its own kind, in memcached's words: `BUSY ...`, `BADCLASS ...`.
     Line(&'static str),
+    /// The item would be larger than -I allows.
+    TooLarge,
+    /// With memcached's text.
+    NoMemory(&'static str),
+    /// incr or decr of what is no number.
+    NonNumeric,
+    /// An option forbids it; with memcached's text.
+    NotAllowed(&'static str),
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         match refusal {
-            Refusal::TooLarge => Error::Server("object too large for cache"),
-            Refusal::NoMemory => Error::Server("out of memory storing object"),
+            Refusal::TooLarge => Error::TooLarge,
+            Refusal::NoMemory => Error::NoMemory("out of memory storing object"),
         }
     }
 }
@@ -162,6 +172,8 @@ pub enum Reply<'a> {
     Say(Say),
     Ok,
     Reset,
+    /// The answer to a quit, for dialects that have one.
+    Closing,
     Version(&'static str),
     Stats(&'a StatLines),
 }

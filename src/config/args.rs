@@ -95,7 +95,7 @@ struct Network {
     #[arg(short = 'b', long, value_name = "N", allow_hyphen_values = true)]
     listen_backlog: Option<String>,
 
-    /// Protocol: auto or ascii (default: auto)
+    /// Protocol: auto (the first byte decides), ascii or binary (default: auto)
     #[arg(short = 'B', long, value_name = "NAME", allow_hyphen_values = true)]
     protocol: Option<String>,
 
@@ -389,8 +389,8 @@ fn protocol(text: &str) -> Result<Protocol, String> {
     match text.trim() {
         "auto" => Ok(Protocol::Auto),
         "ascii" => Ok(Protocol::Ascii),
-        "binary" => Err("the binary protocol is not available in this release".into()),
-        _ => Err(format!("must be auto or ascii, not '{text}'")),
+        "binary" => Ok(Protocol::Binary),
+        _ => Err(format!("must be auto, ascii or binary, not '{text}'")),
     }
 }
 
@@ -494,7 +494,7 @@ fn help() -> String {
     text.push_str(
         "\nAlso accepted: the no_ form of most sub-options, and those that mean nothing any more \
          (modern,\ninline_ascii_resp, hash_algorithm and the like; -v says so). Refused in this \
-         release: -e, -N, -S,\n-Y, -Z, -B binary and the sub-options of TLS, the proxy and \
+         release: -e, -N, -S,\n-Y, -Z and the sub-options of TLS, the proxy and \
          external storage.\n",
     );
     text

@@ -104,8 +104,9 @@ fn take_protocol<'a>(entry: &'a str, traits: &mut ListenTraits) -> Result<&'a st
     traits.protocol = match name {
         "ascii" => Protocol::Ascii,
         "negotiating" => Protocol::Auto,
-        "binary" | "proxy" => {
-            return Err(format!("-l {entry}: proto[{name}] is not available in this release"));
+        "binary" => Protocol::Binary,
+        "proxy" => {
+            return Err(format!("-l {entry}: proto[proxy] is not available in this release"));
         }
         _ => return Err(format!("-l {entry}: unknown protocol '{name}'")),
     };
@@ -209,6 +210,7 @@ mod tests {
             ("tag[services]:::1", vec![("::1", 11211)]),
             ("proto[ascii]:tag_tools_:127.0.0.1:11212", vec![("127.0.0.1", 11212)]),
             ("proto[negotiating]:[::1]:5", vec![("::1", 5)]),
+            ("proto[binary]:tag[services]:127.0.0.1:11211", vec![("127.0.0.1", 11211)]),
             (
                 "protocol.example,tagged.example",
                 vec![("protocol.example", 11211), ("tagged.example", 11211)],
@@ -235,7 +237,7 @@ mod tests {
             ("tag[ninechars]:a", "1 to 8 characters"),
             ("proto[ascii", "']' after the protocol"),
             ("proto[http]:a", "unknown protocol"),
-            ("proto[binary]:a", "not available in this release"),
+            ("proto[proxy]:a", "not available in this release"),
             ("notls:127.0.0.1", "only with -Z"),
             ("btls:127.0.0.1", "only with -Z"),
             ("mtls:127.0.0.1", "only with -Z"),

@@ -11,7 +11,6 @@ use crate::store::{Key, KeyHash};
 use arrayvec::ArrayVec;
 use bumpalo::Bump;
 use log::{Level, debug, log_enabled};
-use memchr::memchr;
 use std::io::Result;
 
 /// Commands decoded ahead.
@@ -123,8 +122,8 @@ impl Connection {
         let verbose = log_enabled!(Level::Debug);
         while !entries.is_full() && batch.requests < requests && batch.used < buf.len() {
             let bytes = &buf[batch.used..];
-            if verbose && !self.decoder.in_multiget() {
-                self.log_line(bytes);
+            if verbose {
+                self.log_request(bytes);
             }
             let decoded = self.decoder.decode(bytes, arena);
             batch.requests += usize::from(!self.decoder.in_multiget());
@@ -133,12 +132,12 @@ impl Connection {
                     let (line, rest) = bytes.split_at(used);
                     let len = set.len as usize;
                     batch.used += used;
-                    let Some(end) = rest.get(len..len + LINE_END.len()) else {
+                    let Some(end) = rest.get(len..len + echo.value_end_len()) else {
                         batch.tail = Tail::Value { line, set, echo };
                         break;
                     };
-                    batch.used += len + LINE_END.len();
-                    let value = (end == LINE_END).then_some(&rest[..len]);
+                    batch.used += len + end.len();
+                    let value = (end == LINE_END || end.is_empty()).then_some(&rest[..len]);
                     let (command, end) = (Command::Set(set), batch.used);
                     entries.push(Entry { command, echo, value, hash: None, end });
                 }
@@ -219,18 +218,18 @@ impl Connection {
         Stop::Limit
     }
 
-    /// -vv: the line as it came.
-    fn log_line(&self, bytes: &[u8]) {
-        if let Some(end) = memchr(b'\n', bytes) {
-            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-            debug!("<{} {}", self.file(), String::from_utf8_lossy(line));
+    /// -vv: the request as it came.
+    fn log_request(&self, bytes: &[u8]) {
+        let Some(text) = self.decoder.describe(bytes) else { return };
+        for line in text.lines() {
+            debug!("<{} {line}", self.file());
         }
     }
 }
 
-/// True where a command's answer waits with those to come; `mn` asks for all to be sent.
+/// True where a command's answer waits with those to come; a no-op asks for all to be sent.
 fn is_piped(entry: &Entry<'_>) -> bool {
-    !matches!(entry.command, Command::Say(Say::MetaNoop))
+    !matches!(entry.command, Command::Say(Say::Noop))
 }
 
 fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
@@ -272,7 +271,8 @@ fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
         Command::Arith(arith) => Some(arith.key),
         Command::Touch(touch) => Some(touch.key),
         Command::Inspect(key) => Some(*key),
-        Command::Say(_) | Command::Admin(_) | Command::Dump(_) | Command::Quit => None,
+        Command::Say(_) | Command::Admin(_) | Command::Dump(_) => None,
+        Command::Quit | Command::HangUp(_) => None,
     }
 }
 

@@ -13,7 +13,7 @@ mod transport;
 mod value;
 
 use crate::clock::Seconds;
-use crate::config::ListenTraits;
+use crate::config::{ListenTraits, Protocol};
 use crate::protocol::outbox::{Outbox, Progress};
 use crate::protocol::{Decoder, GET_LINE_MAX};
 use crate::stats::{ConnState, Stats};
@@ -151,10 +151,11 @@ impl Connection {
     /// A new client.
     pub fn new(arrival: Arrival, w: &Workspace) -> Connection {
         let now = w.store().clock().now();
+        let protocol = arrival.traits.protocol;
         let mut connection = Connection {
             transport: Transport::Plain(arrival.socket),
             state: State::Command,
-            decoder: Decoder::default(),
+            decoder: Decoder::new(protocol),
             rest: Vec::new(),
             rest_at: 0,
             unsent: None,
@@ -167,7 +168,12 @@ impl Connection {
         };
         connection.show(connection.shown_state(), w.store().stats());
         if log_enabled!(Level::Debug) {
-            debug!("<{} new auto-negotiating client connection", connection.file());
+            let kind = match protocol {
+                Protocol::Auto => "auto-negotiating client connection",
+                Protocol::Ascii => "ascii client connection.",
+                Protocol::Binary => "binary client connection.",
+            };
+            debug!("<{} new {kind}", connection.file());
         }
         connection
     }
@@ -252,7 +258,7 @@ impl Connection {
     fn receive(&mut self, w: &mut Workspace, alone: bool) -> Result<()> {
         match &self.state {
             State::Closing => return Ok(()),
-            State::Value(value) if value.wants_socket() => return self.fill(&w.desk),
+            State::Value(value) if value.wants_socket() => return self.fill(&mut w.desk),
             _ => {}
         }
         let held = self.rest.len() - self.rest_at;
@@ -271,7 +277,7 @@ impl Connection {
             self.rest = input[used..].to_vec();
         }
         if self.readable && matches!(&self.state, State::Value(value) if value.wants_socket()) {
-            self.fill(&w.desk)?;
+            self.fill(&mut w.desk)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::store::Reservation;
 use std::io::{ErrorKind, Result};
 use std::mem::replace;
 
-/// What follows every value.
+/// What follows every value of a text protocol.
 pub(super) const LINE_END: [u8; 2] = *b"\r\n";
 /// memcached's words for a value that is not followed by [`LINE_END`]. As there, exactly the
 /// announced length and two more bytes are dropped: what comes next is taken for a command.
@@ -19,10 +19,10 @@ const FILL_MAX: usize = 1 << 20;
 
 /// A value that arrived in part. Dropped with its connection, it frees its room.
 pub(super) struct Value {
-    /// The command's line: decoded again when the value is whole.
+    /// The line, or header, extras and key: decoded again when the value is whole.
     line: Box<[u8]>,
     reservation: Reservation,
-    /// The two bytes after the value.
+    /// The two bytes after the value. Where the protocol has none, they count as seen.
     end: [u8; 2],
     end_len: usize,
 }
@@ -43,7 +43,7 @@ impl Value {
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.end_len == LINE_END.len()
+        self.end_len == LINE_END.len() && self.is_filled()
     }
 
     /// True where only the line end may be missing.
@@ -70,19 +70,28 @@ impl Connection {
             Ok(reservation) => State::Value(Box::new(Value {
                 line: line.into(),
                 reservation,
-                end: [0; 2],
-                end_len: 0,
+                end: LINE_END,
+                end_len: LINE_END.len() - echo.value_end_len(),
             })),
             Err(refusal) => {
                 desk.piped = true;
                 refuse(refusal, &mut Encoder::new(&mut desk.outbox, echo));
-                State::Swallow(u64::from(set.len) + LINE_END.len() as u64)
+                State::Swallow(u64::from(set.len) + echo.value_end_len() as u64)
             }
         };
     }
 
-    /// Reads the missing bytes of a large value straight into its chunks.
-    pub(super) fn fill(&mut self, desk: &Desk) -> Result<()> {
+    /// Reads the missing bytes of a large value straight into its chunks; stores it where nothing
+    /// is to follow.
+    pub(super) fn fill(&mut self, desk: &mut Desk) -> Result<()> {
+        self.fill_value(desk)?;
+        if matches!(&self.state, State::Value(value) if value.is_whole()) {
+            self.commit(desk);
+        }
+        Ok(())
+    }
+
+    fn fill_value(&mut self, desk: &Desk) -> Result<()> {
         let State::Value(value) = &mut self.state else { return Ok(()) };
         let mut left = FILL_MAX;
         while left > 0 && value.reservation.missing() > 0 {

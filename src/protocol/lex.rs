@@ -149,7 +149,7 @@ pub(super) fn i32(token: &[u8]) -> Option<i32> {
 
 #[inline]
 pub(super) fn exptime(token: &[u8]) -> Option<Exptime> {
-    i32(token).map(Exptime)
+    i32(token).map(|n| Exptime(n.into()))
 }
 
 /// The length of a value that follows a line.
@@ -170,7 +170,7 @@ pub(super) fn classic_flags(token: &[u8]) -> Option<u32> {
 /// its low 32 bits: a unix time after 2038 is in the past.
 #[inline]
 pub(super) fn classic_exptime(token: &[u8]) -> Option<Exptime> {
-    signed(token).map(|n| Exptime(n as i32))
+    signed(token).map(|n| Exptime((n as i32).into()))
 }
 
 #[inline]

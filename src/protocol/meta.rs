@@ -281,7 +281,7 @@ pub(super) fn decode<'a>(
         b'd' => delete(args, used, arena),
         b'a' => arith(args, used, arena),
         b'e' => inspect(args, used, arena),
-        b'n' => done(used, Command::Say(Say::MetaNoop), plain_echo(false)),
+        b'n' => done(used, Command::Say(Say::Noop), plain_echo(false)),
         _ => text::decode(line, used),
     }
 }

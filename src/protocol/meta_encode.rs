@@ -55,7 +55,7 @@ pub(super) fn hit(out: &mut Outbox, echo: &Echo<'_>, key: Key<'_>, hit: &Hit<'_>
     marks(bytes, Marks { win_sent: hit.win_sent(), stale: hit.stale(), won: hit.won() });
     bytes.extend_from_slice(b"\r\n");
     if value {
-        out.value(hit);
+        out.value_line(hit);
     }
 }
 

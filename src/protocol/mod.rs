@@ -1,5 +1,7 @@
 //! Bytes to commands and replies to bytes. Nothing here touches a socket or the store.
 
+mod binary;
+mod binary_encode;
 pub mod dump;
 mod lex;
 mod meta;
@@ -13,10 +15,12 @@ mod text_encode;
 mod tests;
 
 use crate::command::{Command, Error, Replies, Reply, SetMode};
+use crate::config::Protocol;
 use crate::store::{Hit, Key};
 use bumpalo::Bump;
 use memchr::memchr;
 use outbox::{Mark, Outbox};
+use std::borrow::Cow;
 
 /// Longest command line, but for `get`, `gets` (and `gat`, `gats`) which may name many keys.
 pub const LINE_MAX: usize = 2048;
@@ -27,18 +31,29 @@ pub const LEADING_BLANKS_MAX: usize = 100;
 /// Shortest line, its end included, that memcached looks into.
 const LINE_MIN: usize = 4;
 
-/// What a connection remembers of the text protocol between requests: where it is in a multiget,
-/// and how far it has looked for a line's end.
+/// What a connection remembers between requests: which protocol it speaks, where it is in a
+/// multiget, and how far it has looked for a line's end.
 ///
 /// `buf` of each call starts where the last command's `used` ended: bytes once used are not shown
 /// again, and after [`Decoded::Incomplete`] the same bytes come first. Where the buffer lies may
 /// change from call to call, since nothing here is an address.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
-    /// Inside a classic get line: the command's form, applied to each key in turn.
-    multiget: Option<text::Multiget>,
+    mode: Mode,
     /// Bytes of the present line already searched for its end.
     scanned: usize,
+}
+
+/// What the next bytes are taken for.
+#[derive(Clone, Debug, Default)]
+enum Mode {
+    /// Nothing came yet: the first byte says which protocol follows, to the end.
+    #[default]
+    Auto,
+    Text,
+    /// Inside a classic get line: the command's form, applied to each key in turn.
+    Multiget(text::Multiget),
+    Binary,
 }
 
 /// How to word an answer; only the dialect that made it looks inside.
@@ -46,35 +61,73 @@ pub struct Decoder {
 pub enum Echo<'a> {
     Text(text::Echo),
     Meta(meta::Echo<'a>),
+    Binary(binary::Echo),
+}
+
+impl Echo<'_> {
+    /// Bytes of the line end that follows a value.
+    #[inline]
+    pub fn value_end_len(&self) -> usize {
+        if matches!(self, Echo::Binary(_)) { 0 } else { 2 }
+    }
 }
 
 /// What the bytes at the front of the buffer are.
 #[derive(Debug)]
 pub enum Decoded<'a> {
-    /// A command in the first `used` bytes. A `Command::Set` is followed by its value and CRLF,
-    /// which are not in `used`.
+    /// A command in the first `used` bytes. A `Command::Set` is followed by its value and as much
+    /// of a CRLF as its `echo` says, which are not in `used`.
     Command { used: usize, command: Command<'a>, echo: Echo<'a> },
-    /// A storage command that is refused by its line alone (bad exptime, wrong mode): the
+    /// A command that is refused by its line or header alone (bad exptime, unknown opcode): the
     /// `swallow` bytes after the first `used` are its value and are dropped, and the error is said.
     Refused { used: usize, swallow: u64, error: Error, echo: Echo<'a> },
     /// More bytes are needed.
     Incomplete,
-    /// Nothing sensible can follow (line too long, HTTP): close.
+    /// Nothing sensible can follow (line too long, HTTP, no binary request): close.
     HangUp,
 }
 
 impl Decoder {
-    /// Decodes one command from the front of `buf`. Never looks beyond its line. A key that came in
-    /// base64 is decoded into `arena`.
+    /// For connections that speak what `-B` says.
+    pub fn new(protocol: Protocol) -> Decoder {
+        let mode = match protocol {
+            Protocol::Auto => Mode::Auto,
+            Protocol::Ascii => Mode::Text,
+            Protocol::Binary => Mode::Binary,
+        };
+        Decoder { mode, scanned: 0 }
+    }
+
+    /// Decodes one command from the front of `buf`. Never looks beyond its line, or its header,
+    /// extras and key. A key that came in base64 is decoded into `arena`.
     #[inline]
     pub fn decode<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
-        if let Some(multiget) = &mut self.multiget {
-            let (decoded, ended) = multiget.next(buf);
-            if ended {
-                self.multiget = None;
+        match &mut self.mode {
+            Mode::Text => self.text(buf, arena),
+            Mode::Binary => binary::decode(buf),
+            Mode::Multiget(multiget) => {
+                let (decoded, ended) = multiget.next(buf);
+                if ended {
+                    self.mode = Mode::Text;
+                }
+                decoded
             }
-            return decoded;
+            Mode::Auto => self.negotiate(buf, arena),
         }
+    }
+
+    #[cold]
+    fn negotiate<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
+        self.mode = match buf.first() {
+            None => return Decoded::Incomplete,
+            Some(&binary::MAGIC) => Mode::Binary,
+            Some(_) => Mode::Text,
+        };
+        self.decode(buf, arena)
+    }
+
+    #[inline]
+    fn text<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
         let Some(found) = buf.get(self.scanned..).and_then(|fresh| memchr(b'\n', fresh)) else {
             return self.incomplete(buf);
         };
@@ -86,14 +139,29 @@ impl Decoder {
         self.line(lex::without_end(&buf[..used]), used, arena)
     }
 
-    /// Forgets the line in hand: the connection was handed to another client.
+    /// Forgets what came so far: the connection was handed to another client.
     pub fn reset(&mut self) {
         *self = Decoder::default();
     }
 
     /// True between the keys of a get line.
     pub fn in_multiget(&self) -> bool {
-        self.multiget.is_some()
+        matches!(self.mode, Mode::Multiget(_))
+    }
+
+    /// The request at the front of `buf` in words, for a log: a line, or a header's bytes.
+    pub fn describe<'a>(&self, buf: &'a [u8]) -> Option<Cow<'a, str>> {
+        let binary = match self.mode {
+            Mode::Binary => true,
+            Mode::Auto => buf.first() == Some(&binary::MAGIC),
+            Mode::Text => false,
+            Mode::Multiget(_) => return None,
+        };
+        if binary {
+            return binary::describe(buf).map(Cow::Owned);
+        }
+        let end = memchr(b'\n', buf)?;
+        Some(String::from_utf8_lossy(lex::without_end(&buf[..=end])))
     }
 
     /// Dispatches on the command, the busiest first. memcached takes what comes before the first
@@ -127,7 +195,9 @@ impl Decoder {
         end: usize,
     ) -> Decoded<'a> {
         let (decoded, rest) = text::get(form, args, used, end);
-        self.multiget = rest;
+        if let Some(multiget) = rest {
+            self.mode = Mode::Multiget(multiget);
+        }
         decoded
     }
 
@@ -183,6 +253,7 @@ impl Replies for Encoder<'_, '_> {
         match &self.echo {
             Echo::Text(echo) => text_encode::hit(self.out, *echo, key, hit),
             Echo::Meta(echo) => meta_encode::hit(self.out, echo, key, hit),
+            Echo::Binary(echo) => binary_encode::hit(self.out, *echo, key, hit),
         }
     }
 
@@ -192,6 +263,7 @@ impl Replies for Encoder<'_, '_> {
         match &self.echo {
             Echo::Text(echo) => text_encode::reply(self.out.bytes(), *echo, &reply),
             Echo::Meta(echo) => meta_encode::reply(self.out.bytes(), echo, &reply),
+            Echo::Binary(echo) => binary_encode::reply(self.out.bytes(), *echo, &reply),
         }
     }
 }
@@ -200,13 +272,17 @@ fn number(out: &mut Vec<u8>, n: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
-/// The line of an error, the same in both dialects.
+/// The line of an error, the same in both dialects of text.
 fn error_line(out: &mut Vec<u8>, error: Error) {
     let (kind, text) = match error {
         Error::Unknown => ("ERROR", ""),
         Error::Client(text) => ("CLIENT_ERROR ", text),
         Error::Server(text) => ("SERVER_ERROR ", text),
         Error::Line(text) => ("", text),
+        Error::TooLarge => ("SERVER_ERROR ", "object too large for cache"),
+        Error::NoMemory(text) => ("SERVER_ERROR ", text),
+        Error::NonNumeric => ("CLIENT_ERROR ", "cannot increment or decrement non-numeric value"),
+        Error::NotAllowed(text) => ("CLIENT_ERROR ", text),
     };
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(text.as_bytes());

@@ -74,13 +74,19 @@ impl Outbox {
         &mut self.bytes
     }
 
-    /// Appends a hit's value and its line end: large ones from their chunks, others copied.
+    /// Appends a hit's value: large ones from their chunks, others copied.
     #[inline]
     pub fn value(&mut self, hit: &Hit<'_>) {
         match hit.pin() {
             Some(pin) => self.pin(pin),
             None => hit.copy_value(&mut self.bytes),
         }
+    }
+
+    /// Appends a hit's value and a line end.
+    #[inline]
+    pub fn value_line(&mut self, hit: &Hit<'_>) {
+        self.value(hit);
         self.bytes.extend_from_slice(b"\r\n");
     }
 

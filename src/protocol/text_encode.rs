@@ -14,7 +14,7 @@ const END: &[u8] = b"END\r\n";
 pub(super) fn hit(out: &mut Outbox, echo: Echo, key: Key<'_>, hit: &Hit<'_>) {
     let cas = echo.cas.then(|| hit.cas());
     value_line(out.bytes(), key, hit.client_flags(), hit.value_len(), cas);
-    out.value(hit);
+    out.value_line(hit);
     if echo.end {
         out.bytes().extend_from_slice(END);
     }
@@ -61,7 +61,7 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
         Reply::Ok => b"OK\r\n",
         Reply::Reset => b"RESET\r\n",
         Reply::Say(Say::End) => END,
-        Reply::Say(Say::MetaNoop) => b"MN\r\n",
+        Reply::Say(Say::Noop) => b"MN\r\n",
         #[cfg(feature = "debug-commands")]
         Reply::Say(Say::DebugMiss) => b"MISS\r\n",
         Reply::Say(Say::Error(error)) => return error_line(out, *error),
@@ -75,8 +75,8 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
             b"\r\n"
         }
         Reply::Stats(lines) => return stats(out, lines),
-        // Only meta asks for it.
-        Reply::Inspected { .. } => b"",
+        // Only meta asks for the one, and text has no words for the other.
+        Reply::Inspected { .. } | Reply::Closing => b"",
     };
     out.extend_from_slice(words);
 }

@@ -139,13 +139,13 @@ mod tests {
     use std::sync::Arc;
 
     /// Seconds to live that are too many for TEMP.
-    const LONG: i32 = 10_000;
+    const LONG: i64 = 10_000;
 
     fn store(settings: Settings) -> Arc<Store> {
         Store::new(Arc::new(settings), Arc::new(Clock::manual(1))).expect("a store")
     }
 
-    fn set(store: &Arc<Store>, l: &Local, n: u64, exptime: i32) {
+    fn set(store: &Arc<Store>, l: &Local, n: u64, exptime: i64) {
         let text = format!("{n:08}");
         let key = Key::new(text.as_bytes()).expect("a key");
         let set = Set { exptime: Exptime(exptime), ..Set::of(key, 5) };

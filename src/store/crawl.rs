@@ -350,7 +350,7 @@ mod tests {
         (store, local)
     }
 
-    fn put(store: &Arc<Store>, l: &Local, name: &str, exptime: i32, value: &[u8]) {
+    fn put(store: &Arc<Store>, l: &Local, name: &str, exptime: i64, value: &[u8]) {
         let key = Key::new(name.as_bytes()).expect("a key");
         let exptime = Exptime(exptime);
         let set = Set { exptime, ..Set::of(key, value.len() as u32) };
@@ -362,7 +362,7 @@ mod tests {
         l: &Local,
         what: &str,
         numbers: std::ops::Range<u32>,
-        exptime: i32,
+        exptime: i64,
     ) {
         for n in numbers {
             put(store, l, &format!("{what}{n}"), exptime, b"v");

@@ -244,9 +244,10 @@ impl Store {
     ) -> bool {
         let get = &fetch.get;
         let changes = fetch.touch.is_some() || fetch.vivify.is_some() || fetch.recache.is_some();
+        let need = if self.use_cas { Shape::CAS } else { 0 };
         if fetch.cas
             && !changes
-            && let Some(found) = self.look(l, get, hash, Shape::CAS, &mut visit)
+            && let Some(found) = self.look(l, get, hash, need, &mut visit)
         {
             return found;
         }

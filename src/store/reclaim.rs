@@ -403,19 +403,19 @@ mod tests {
     }
 
     impl Bench {
-        fn set_value(&self, name: &str, exptime: i32, value: &[u8]) {
+        fn set_value(&self, name: &str, exptime: i64, value: &[u8]) {
             let key = Key::new(name.as_bytes()).expect("a short key");
             let set = Set { exptime: Exptime(exptime), ..Set::of(key, value.len() as u32) };
             let outcome = self.store.set(&self.local, &set, self.store.hash(key), value);
             assert!(matches!(outcome, Ok(Outcome::Stored { .. })), "{name}: {outcome:?}");
         }
 
-        fn set(&self, name: &str, exptime: i32) {
+        fn set(&self, name: &str, exptime: i64) {
             self.set_value(name, exptime, &VALUE);
         }
 
         /// Keys `<family>0` and so on.
-        fn fill(&self, family: &str, count: usize, exptime: i32) {
+        fn fill(&self, family: &str, count: usize, exptime: i64) {
             (0..count).for_each(|n| self.set(&format!("{family}{n}"), exptime));
         }
 
@@ -429,7 +429,7 @@ mod tests {
             self.store.get(&self.local, &Get::of(key), self.store.hash(key), look)
         }
 
-        fn touch(&self, name: &str, exptime: i32) {
+        fn touch(&self, name: &str, exptime: i64) {
             let key = Key::new(name.as_bytes()).expect("a short key");
             let touch = Touch { key, exptime: Exptime(exptime) };
             assert!(self.store.touch(&self.local, &touch, self.store.hash(key)));

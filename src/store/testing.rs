@@ -51,13 +51,13 @@ impl Bench {
 
     // Requests
 
-    pub fn try_set(&self, name: &str, len: usize, exptime: i32) -> Result<Outcome, Refusal> {
+    pub fn try_set(&self, name: &str, len: usize, exptime: i64) -> Result<Outcome, Refusal> {
         let set = Set { exptime: Exptime(exptime), ..Set::of(key(name), len as u32) };
         let value = value_of(name, len);
         self.store.set(&self.local, &set, self.store.hash(set.key), &value)
     }
 
-    pub fn set_for(&self, name: &str, len: usize, exptime: i32) {
+    pub fn set_for(&self, name: &str, len: usize, exptime: i64) {
         let outcome = self.try_set(name, len, exptime);
         assert!(matches!(outcome, Ok(Outcome::Stored { .. })), "{name}: {outcome:?}");
     }
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// Keys `<family>0` and so on; with ticks in between, so that the index grows.
-    pub fn fill_for(&self, family: &str, count: usize, len: usize, exptime: i32) {
+    pub fn fill_for(&self, family: &str, count: usize, len: usize, exptime: i64) {
         for n in 0..count {
             self.set_for(&format!("{family}{n:05}"), len, exptime);
             if n % 16 == 0 {

@@ -206,7 +206,7 @@ impl Bench {
         self.store.hash(key(bytes))
     }
 
-    fn deadline(&self, exptime: i32) -> u32 {
+    fn deadline(&self, exptime: i64) -> u32 {
         self.store.clock().deadline(Exptime(exptime)).0
     }
 
@@ -375,7 +375,7 @@ impl Bench {
             let value = content.bytes();
             let set = Set {
                 client_flags: n % 3,
-                exptime: Exptime((n % 2) as i32 * 5),
+                exptime: Exptime((n % 2) as i64 * 5),
                 binary_key: n % 5 == 0,
                 ..Set::of(key(&bytes), len)
             };

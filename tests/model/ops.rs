@@ -46,10 +46,10 @@ pub struct SetOp {
     pub mode: SetMode,
     pub content: Content,
     pub flags: u32,
-    pub exptime: i32,
+    pub exptime: i64,
     pub compare: Option<Compare>,
     pub invalidate: bool,
-    pub vivify: Option<i32>,
+    pub vivify: Option<i64>,
     pub new_cas: Option<u64>,
     pub return_cas: bool,
     pub drop_old: bool,
@@ -59,10 +59,10 @@ pub struct SetOp {
 pub struct FetchOp {
     pub key: u8,
     pub cas: bool,
-    pub touch: Option<i32>,
+    pub touch: Option<i64>,
     pub touch_first: bool,
-    pub vivify: Option<i32>,
-    pub recache: Option<i32>,
+    pub vivify: Option<i64>,
+    pub recache: Option<i64>,
     pub new_cas: Option<u64>,
     pub pin: bool,
 }
@@ -72,7 +72,7 @@ pub struct DeleteOp {
     pub key: u8,
     pub compare: Option<Compare>,
     pub invalidate: bool,
-    pub touch: Option<i32>,
+    pub touch: Option<i64>,
     pub drop_value: bool,
     pub flags: u32,
     pub new_cas: Option<u64>,
@@ -84,9 +84,9 @@ pub struct ArithOp {
     pub increment: bool,
     pub delta: u64,
     pub compare: Option<Compare>,
-    pub vivify: Option<i32>,
+    pub vivify: Option<i64>,
     pub initial: u64,
-    pub touch: Option<i32>,
+    pub touch: Option<i64>,
     pub new_cas: Option<u64>,
     pub return_cas: bool,
 }
@@ -106,7 +106,7 @@ pub enum Op {
     Arith(ArithOp),
     Touch {
         key: u8,
-        exptime: i32,
+        exptime: i64,
     },
     /// Reserves room for a set; one of the following ends it.
     Reserve(SetOp),
@@ -123,7 +123,7 @@ pub enum Op {
     DropPin {
         which: u8,
     },
-    Flush(Option<i32>),
+    Flush(Option<i64>),
     Advance(u32),
     Tick(u8),
     /// Deletes what a bulk has stored.
@@ -305,7 +305,7 @@ fn flags() -> impl Strategy<Value = u32> {
 }
 
 /// Never, past, soon in both notations, and late.
-fn exptime() -> impl Strategy<Value = i32> {
-    let absolute = (UNIX as i32..UNIX as i32 + 30).boxed();
-    prop_oneof![4 => Just(0), 1 => Just(-1), 4 => 1..12, 1 => absolute, 1 => 100..100_000]
+fn exptime() -> impl Strategy<Value = i64> {
+    let absolute = (UNIX as i64..UNIX as i64 + 30).boxed();
+    prop_oneof![4 => Just(0), 1 => Just(-1), 4 => 1..12_i64, 1 => absolute, 1 => 100..100_000_i64]
 }

@@ -152,7 +152,7 @@ impl Bench {
         self.learn(&bytes, entry, unique, op.touch.is_some());
     }
 
-    pub(super) fn touch(&mut self, bytes: &[u8], exptime: i32) {
+    pub(super) fn touch(&mut self, bytes: &[u8], exptime: i64) {
         let known = self.known(bytes);
         let touch = Touch { key: key(bytes), exptime: Exptime(exptime) };
         let touched = self.store.touch(self.local(), &touch, self.hash(bytes));

@@ -2,6 +2,7 @@
 //! the differences that the tests name.
 
 mod answers;
+mod binary;
 mod lines;
 mod pieces;
 mod stored;

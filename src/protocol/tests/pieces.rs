@@ -167,10 +167,26 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
 }
 
+/// Headers of which most fields hold together, and at times any bytes at all.
+fn packets() -> impl Strategy<Value = Vec<u8>> {
+    let lengths = (0u8..40, prop_oneof![Just(0), Just(4), Just(8), Just(20), 0u8..30], 0u8..9);
+    let packet = lengths.prop_flat_map(|(opcode, extras, key)| {
+        let body = proptest::collection::vec(any::<u8>(), usize::from(extras + key));
+        let fields = (prop_oneof![9 => Just(0), 1 => any::<u32>()], any::<[u8; 12]>(), body);
+        fields.prop_map(move |(more, rest, body)| {
+            let len = u32::from(extras + key).wrapping_add(more);
+            let header = [0x80, opcode, 0, key, extras, 0, 0, 0];
+            [&header[..], &len.to_be_bytes(), &rest, &body].concat()
+        })
+    });
+    let piece = prop_oneof![9 => packet, 1 => proptest::collection::vec(any::<u8>(), 0..80)];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_used_up_or_ask_for_more(bytes in wire()) {
-        let (arena, mut decoder, mut at) = (Bump::new(), Decoder::default(), 0);
+        let (arena, mut decoder, mut at) = (Bump::new(), Decoder::new(Protocol::Ascii), 0);
         loop {
             match decoder.decode(&bytes[at..], &arena) {
                 Decoded::Command { used, command, .. } => {
@@ -190,6 +206,34 @@ proptest! {
                 Decoded::HangUp => break,
             }
         }
+    }
+
+    #[test]
+    fn any_packets_are_used_up_or_ask_for_more(bytes in packets()) {
+        let (arena, mut decoder, mut at) = (Bump::new(), Decoder::new(Protocol::Binary), 0);
+        loop {
+            match decoder.decode(&bytes[at..], &arena) {
+                Decoded::Command { used, .. } | Decoded::Refused { used, .. } => {
+                    prop_assert!(used >= 24 && at + used <= bytes.len());
+                    at += used;
+                }
+                // A header asks for no more than extras and key.
+                Decoded::Incomplete => {
+                    prop_assert!(bytes.len() - at < 24 + 255 + 65_535);
+                    break;
+                }
+                Decoded::HangUp => {
+                    prop_assert!(bytes[at] != 0x80);
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packets_decode_in_pieces_as_the_whole(bytes in packets(), step in 1usize..40) {
+        let whole = trace(&bytes, bytes.len().max(1));
+        prop_assert_eq!(trace(&bytes, step), whole);
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn key(name: &str) -> Key<'_> {
 fn store_all_kinds(b: &Bench, n: usize) -> String {
     let name = format!("item{n:04}");
     let mut set = Set::of(key(&name), 300);
-    set.exptime = Exptime(if n.is_multiple_of(3) { 1_000 + n as i32 } else { 0 });
+    set.exptime = Exptime(if n.is_multiple_of(3) { 1_000 + n as i64 } else { 0 });
     set.client_flags = if n.is_multiple_of(4) { n as u32 } else { 0 };
     set.binary_key = n.is_multiple_of(5);
     if n % 10 == 9 {
