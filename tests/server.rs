@@ -261,6 +261,56 @@ fn a_busy_client_yields() {
     }
 }
 
+/// A limit of 1 MB for 32 workers leaves each of them 32 answers a turn.
+#[test]
+fn answers_beyond_the_memory_for_them_are_refused() {
+    let server = Server::start(&["-t", "32", "-R", "500", "-o", "read_buf_mem_limit=1"]);
+    let mut client = server.connect();
+    // A get line has its error, and the connection is in step.
+    let line = format!("get {}\r\n", ["k"; 500].join(" "));
+    let error = "SERVER_ERROR out of memory writing get response\r\n";
+    client.exchange(line.as_bytes(), error.as_bytes());
+    client.exchange(b"get k\r\n", b"END\r\n");
+    let mixed = format!("set k 0 0 1\r\nv\r\n{line}mn\r\n");
+    client.exchange(mixed.as_bytes(), format!("{error}MN\r\n").as_bytes());
+    client.exchange(b"get k\r\n", b"VALUE k 0 1\r\nv\r\nEND\r\n");
+    assert_eq!(server.stat("response_obj_oom"), Some(2));
+    // Other requests have none, so theirs goes without a word.
+    let mut greedy = stream(&server);
+    greedy.write_all("mg k v\r\n".repeat(500).as_bytes()).expect("requests");
+    let mut answers = Vec::new();
+    let _ = greedy.read_to_end(&mut answers);
+    assert_eq!(answers, b"");
+    assert_eq!(server.stat("response_obj_oom"), Some(3));
+    client.exchange(b"mn\r\n", b"MN\r\n");
+}
+
+#[test]
+fn with_a_limit_pipelines_are_answered_in_slices() {
+    let server = Server::start(&["-t", "1", "-o", "read_buf_mem_limit=1"]);
+    let mut client = server.connect();
+    client.exchange("mg k v\r\n".repeat(5000).as_bytes(), "EN\r\n".repeat(5000).as_bytes());
+    assert_eq!(server.stat("response_obj_oom"), Some(0));
+}
+
+#[test]
+fn what_all_connections_keep_is_limited() {
+    let server = Server::start(&["-t", "2", "-o", "read_buf_mem_limit=1"]);
+    // Each keeps the front of a get line that has not ended.
+    let part = format!("get {}", "k".repeat(100)).repeat(600).replace("kg", "k g");
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| stream(&server)).collect();
+    for client in &mut clients {
+        // The server may have closed it.
+        let _ = client.write_all(part.as_bytes());
+    }
+    wait_for("a refusal", || server.stat("read_buf_oom").filter(|refused| *refused > 0));
+    assert!(server.stat("read_buf_bytes") <= Some(MIB));
+    let mut client = server.connect();
+    client.exchange(b"mn\r\n", b"MN\r\n");
+    drop(clients);
+    wait_for("the memory to be free", || (server.stat("read_buf_bytes")? == 0).then_some(()));
+}
+
 #[test]
 fn web_browsers_are_hung_up_on() {
     let server = Server::start(&[]);

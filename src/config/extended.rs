@@ -2,7 +2,7 @@
 
 use super::resolve::{Draft, PAGE};
 use super::settings::{Eviction, Layout};
-use super::size::{KIB, number, real, size};
+use super::size::{KIB, MIB, number, real, size};
 
 /// One sub-option.
 pub(super) struct SubOption {
@@ -109,8 +109,13 @@ pub(super) const TABLE: &[SubOption] = &[
     flag("no_chunked_items", no_chunked_items, "chunks of a whole page (layout=memcached)"),
     flag("track_sizes", |d| d.settings.track_sizes = true, "")
         .without_effect("item sizes are always tracked"),
-    value("idle_timeout", "", idle_timeout, ""),
-    value("read_buf_mem_limit", "", read_buf_mem_limit, ""),
+    value("idle_timeout", "s", idle_timeout, "close connections that are idle for longer"),
+    value(
+        "read_buf_mem_limit",
+        "MB",
+        read_buf_mem_limit,
+        "for clients' requests and answers in hand (default: 0, none)",
+    ),
     no_op("resp_obj_mem_limit", "memcached gave it up too"),
     no_op("inline_ascii_resp", ONE_RESPONSE_PATH),
     no_op("no_inline_ascii_resp", ONE_RESPONSE_PATH),
@@ -408,16 +413,8 @@ fn idle_timeout(draft: &mut Draft, text: &str) -> Result<(), String> {
 }
 
 fn read_buf_mem_limit(draft: &mut Draft, text: &str) -> Result<(), String> {
-    draft.settings.read_buf_mem_limit = number(text, 0..=u32::MAX)?;
-    only_zero(draft.settings.read_buf_mem_limit)
-}
-
-fn only_zero(n: u32) -> Result<(), String> {
-    if n == 0 {
-        Ok(())
-    } else {
-        Err("a value other than 0 is not available in this release".into())
-    }
+    draft.settings.read_buf_mem_limit = u64::from(number(text, 0..=u32::MAX)?) * MIB;
+    Ok(())
 }
 
 fn watcher_logbuf(draft: &mut Draft, text: &str) -> Result<(), String> {
@@ -492,6 +489,7 @@ mod tests {
         "idle_timeout=0",
         "idle_timeout=3",
         "read_buf_mem_limit=0",
+        "read_buf_mem_limit=1",
         "resp_obj_mem_limit",
         "resp_obj_mem_limit=8",
         "watcher_logbuf_size=8",
@@ -601,7 +599,7 @@ mod tests {
             "hot_max_factor=0",
             "warm_max_factor=nan",
             "temporary_ttl=-1",
-            "read_buf_mem_limit=1",
+            "read_buf_mem_limit=1m",
             "watcher_logbuf_size=4194304",
             "worker_logbuf_size=x",
             "nonsense",
@@ -621,7 +619,7 @@ mod tests {
              lru_crawler_sleep=7,lru_crawler_tocrawl=8,hot_lru_pct=10,warm_lru_pct=70,\
              hot_max_factor=0.3,warm_max_factor=4,temporary_ttl=99,tail_repair_time=60,\
              watcher_logbuf_size=8,worker_logbuf_size=16,no_hashexpand,track_sizes,\
-             bg_cpu_pct=20",
+             bg_cpu_pct=20,idle_timeout=9,read_buf_mem_limit=4096",
         )
         .expect("all of them are good");
         assert_eq!((s.hashpower_init, s.slab_automove, s.slab_automove_window), (20, 2, 30));
@@ -631,6 +629,7 @@ mod tests {
         assert_eq!((s.temp_lru, s.temporary_ttl, s.tail_repair_time), (true, 99, 60));
         assert_eq!((s.watcher_logbuf_size, s.worker_logbuf_size), (8 << 10, 16 << 10));
         assert!(s.no_hashexpand && s.track_sizes);
+        assert_eq!((s.idle_timeout, s.read_buf_mem_limit), (9, 4 << 30));
         assert_eq!((s.bg_cpu_pct, Settings::default().bg_cpu_pct), (20, 5));
     }
 

@@ -154,7 +154,8 @@ pub struct Settings {
     pub temporary_ttl: u32,
     pub watcher_logbuf_size: u32,
     pub worker_logbuf_size: u32,
-    pub read_buf_mem_limit: u32,
+    /// `-o read_buf_mem_limit`, bytes; 0 is none.
+    pub read_buf_mem_limit: u64,
     /// `-o bg_cpu_pct`, per cent of one core for background work while clients are busy.
     pub bg_cpu_pct: u32,
     pub track_sizes: bool,

@@ -50,6 +50,8 @@ struct Entry<'a> {
     /// A set's value; `None` where its line end is wrong.
     value: Option<&'a [u8]>,
     hash: Option<KeyHash>,
+    /// More keys of the same get line follow.
+    multiget: bool,
     /// Where the next request starts.
     end: usize,
 }
@@ -92,8 +94,9 @@ impl Connection {
         let mut entries = Entries::new();
         let batch = self.decode(buf, requests, &arena, &mut entries);
         let Batch { used, requests, tail } = batch;
-        let ran = self.run(&mut entries, desk)?;
-        let done = if ran < entries.len() {
+        let room = desk.room.take(entries.len());
+        let ran = self.run(&mut entries[..room], desk)?;
+        let done = if ran < room {
             // Decoding has no effect but on the decoder, which is brought to where it stopped.
             self.decoder = before;
             let mut at = 0;
@@ -102,6 +105,14 @@ impl Connection {
                 at = entry.end;
             }
             Done { used: at, requests: ran.min(requests), stop: Stop::Blocked }
+        } else if let Some(next) = entries.get(ran)
+            && !matches!(self.state, State::Closing)
+        {
+            let last = ran.checked_sub(1).map(|last| &entries[last]);
+            let (at, multiget) =
+                last.map_or((0, before.in_multiget()), |last| (last.end, last.multiget));
+            let used = at + self.refuse_answer(&buf[at..], multiget, next.echo, desk);
+            Done { used, requests: ran.min(requests), stop: Stop::Limit }
         } else {
             Done { used, requests, stop: self.finish(tail, desk) }
         };
@@ -139,13 +150,14 @@ impl Connection {
                     batch.used += len + end.len();
                     let value = (end == LINE_END || end.is_empty()).then_some(&rest[..len]);
                     let (command, end) = (Command::Set(set), batch.used);
-                    entries.push(Entry { command, echo, value, hash: None, end });
+                    entries.push(Entry { command, echo, value, hash: None, multiget: false, end });
                 }
                 Decoded::Command { used, command, echo } => {
                     batch.used += used;
                     let end = batch.used;
                     let last = matches!(command, Command::Dump(_));
-                    entries.push(Entry { command, echo, value: None, hash: None, end });
+                    let multiget = self.decoder.in_multiget();
+                    entries.push(Entry { command, echo, value: None, hash: None, multiget, end });
                     if last {
                         break;
                     }

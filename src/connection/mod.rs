@@ -9,6 +9,7 @@
 
 mod batch;
 mod dump;
+mod memory;
 mod transport;
 mod value;
 
@@ -22,13 +23,13 @@ use batch::Stop;
 use bumpalo::Bump;
 use dump::Dump;
 use log::{Level, debug, log_enabled};
+use memory::Room;
 use socket2::Socket;
 use std::io::{ErrorKind, Read, Result};
-use std::mem::{replace, size_of, take};
+use std::mem::{size_of, take};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use transport::Transport;
 use value::Value;
 
@@ -58,6 +59,7 @@ struct Desk {
     piped: bool,
     /// Requests of one turn while other connections wait: -R, see [`batch::requests_per_turn`].
     requests: usize,
+    room: Room,
 }
 
 /// What the system said of a socket.
@@ -131,10 +133,11 @@ impl Workspace {
     pub fn new(store: Arc<Store>) -> Workspace {
         let local = store.local();
         let requests = batch::requests_per_turn(store.settings().requests_per_event);
+        let room = Room::new(store.settings());
         let (outbox, arena) = (Outbox::default(), Bump::new());
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
-            desk: Desk { store, local, outbox, arena, piped: false, requests },
+            desk: Desk { store, local, outbox, arena, piped: false, requests, room },
         }
     }
 
@@ -189,9 +192,9 @@ impl Connection {
             w.desk.outbox.clear();
             Next::Close
         });
-        self.count_buffers(w.store().stats());
+        let grown = self.count_buffers(w.store().stats());
         self.show(self.shown_state(), w.store().stats());
-        next
+        if grown && !self.may_keep(0, &w.desk) { Next::Close } else { next }
     }
 
     /// True while nothing has been asked that is not answered.
@@ -232,6 +235,7 @@ impl Connection {
             return Ok(Next::Wait);
         }
         w.desk.piped = false;
+        w.desk.room.answers = 0;
         if matches!(self.state, State::Dump(_)) {
             self.go_on_with_dump(&mut w.desk);
         } else if self.yielded {
@@ -286,7 +290,7 @@ impl Connection {
     fn receive_long(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
         self.rest.drain(..take(&mut self.rest_at));
         let held = self.rest.len();
-        if held >= GET_LINE_MAX {
+        if held >= GET_LINE_MAX || !self.may_keep(held, desk) {
             self.state = State::Closing;
             return Ok(());
         }
@@ -322,7 +326,7 @@ impl Connection {
                     if requests == 0 {
                         desk.local.counters.thread.conn_yields.bump();
                         requests = desk.requests;
-                        self.yielded = !alone;
+                        self.yielded = !alone || desk.room.is_limited();
                     }
                     if self.yielded {
                         break;
@@ -410,17 +414,6 @@ impl Connection {
         }
         self.unsent = None;
         Ok(true)
-    }
-
-    fn count_buffers(&mut self, stats: &Stats) {
-        let bytes = self.rest.capacity() + self.unsent.as_ref().map_or(0, |o| o.capacity());
-        if bytes == self.counted_bytes {
-            return;
-        }
-        let before = replace(&mut self.counted_bytes, bytes);
-        stats.server.buffer_bytes.fetch_add(bytes as i64 - before as i64, Relaxed);
-        let holds = i64::from(bytes > 0) - i64::from(before > 0);
-        stats.server.buffer_count.fetch_add(holds, Relaxed);
     }
 
     fn shown_state(&self) -> ConnState {

@@ -6,7 +6,7 @@ use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::env;
 use std::fs;
-use std::io::{Error, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -118,6 +118,7 @@ impl Drop for Listeners {
     fn drop(&mut self) {
         if let Some(path) = &self.unix
             && let Err(e) = fs::remove_file(path)
+            && e.kind() != ErrorKind::NotFound
         {
             warn!("cannot remove {}: {e}", path.display());
         }
