@@ -83,7 +83,7 @@ struct Network {
     #[arg(short = 'a', long, value_name = "MASK", allow_hyphen_values = true)]
     unix_mask: Option<String>,
 
-    /// UDP port; only 0 (off) in this release
+    /// UDP port; 0 is off, -1 any free one; without -p it is the TCP port, too (default: 0)
     #[arg(short = 'U', long, value_name = "N", allow_hyphen_values = true)]
     udp_port: Option<String>,
 
@@ -302,7 +302,12 @@ impl Network {
         if let Some(port) = given("-p", self.port.as_ref(), |t| number(t, -1..=65535))? {
             s.tcp_port = port;
         }
-        given("-U", self.udp_port.as_ref(), udp_port)?;
+        if let Some(port) = given("-U", self.udp_port.as_ref(), |t| number(t, -1..=65535))? {
+            s.udp_port = port;
+            if port != 0 && self.port.is_none() {
+                s.tcp_port = port;
+            }
+        }
         if let Some(mask) = given("-a", self.unix_mask.as_ref(), unix_mask)? {
             s.unix_mask = mask;
         }
@@ -323,9 +328,20 @@ impl Network {
         Ok(())
     }
 
-    /// -l and -s, once -p is known.
+    /// -l and -s, once -p and -U are known.
     fn listen(&self, draft: &mut Draft) -> Result<(), String> {
-        let port = draft.settings.tcp_port;
+        if let Some(path) = &self.unix_socket {
+            draft.settings.unix_socket = Some(unix_path(path)?);
+            draft.settings.unix_traits.protocol = draft.settings.protocol;
+        }
+        draft.settings.inter = inter(&self.listen);
+        draft.settings.listen = self.addresses(draft.settings.tcp_port, draft)?;
+        draft.settings.udp.listen = self.addresses(draft.settings.udp_port, draft)?;
+        Ok(())
+    }
+
+    /// Where to listen on `port`, which is 0 for nowhere and -1 for any free one.
+    fn addresses(&self, port: i32, draft: &mut Draft) -> Result<Vec<Listen>, String> {
         // -1, ephemeral, is 0 to the system.
         let system_port = u16::try_from(port).unwrap_or(0);
         let protocol = draft.settings.protocol;
@@ -335,21 +351,14 @@ impl Network {
         if named.tagged {
             draft.warn("-l: tags of listeners have no effect without the proxy".into());
         }
-        let settings = &mut draft.settings;
-        if let Some(path) = &self.unix_socket {
-            settings.unix_socket = Some(unix_path(path)?);
-            settings.unix_traits.protocol = protocol;
-        }
-        settings.inter = inter(&self.listen);
-        settings.listen = match settings.unix_socket {
+        Ok(match draft.settings.unix_socket {
             Some(_) => Vec::new(),
             None if port == 0 => Vec::new(),
             None if named.addresses.is_empty() => {
                 vec![Listen { host: String::new(), port: system_port, traits }]
             }
             None => named.addresses,
-        };
-        Ok(())
+        })
     }
 }
 
@@ -368,13 +377,6 @@ fn unix_path(path: &std::path::Path) -> Result<PathBuf, String> {
     match path.as_os_str().len() {
         1..=UNIX_PATH_MAX => Ok(path.to_owned()),
         n => Err(format!("-s: a path has 1 to {UNIX_PATH_MAX} bytes, not {n}")),
-    }
-}
-
-fn udp_port(text: &str) -> Result<(), String> {
-    match number(text, -1..=65535)? {
-        0 => Ok(()),
-        _ => Err("UDP is not available in this release, only 0 (off)".into()),
     }
 }
 

@@ -38,6 +38,8 @@ enum Effect {
     Later,
 }
 
+/// The largest `udp_reply_max`, bytes: some more than this could be numbered in datagrams.
+const UDP_REPLY_LIMIT: u64 = 64 << 20;
 const EXTERNAL_STORAGE: &str = "external storage";
 const PROXY: &str = "the proxy";
 const TLS: &str = "TLS";
@@ -89,7 +91,7 @@ impl SubOption {
     }
 }
 
-/// All of memcached's sub-options, and ours: `layout`, `eviction` and `bg_cpu_pct`.
+/// All of memcached's sub-options, and ours: `layout`, `eviction`, `bg_cpu_pct` and `udp_...`.
 pub(super) const TABLE: &[SubOption] = &[
     value("layout", "compact|memcached", layout, "item and page layout (default: compact)"),
     value("eviction", "s3|lru|sieve", eviction, "what goes when memory is full (default: s3)"),
@@ -182,6 +184,13 @@ pub(super) const TABLE: &[SubOption] = &[
     value("watcher_logbuf_size", "KB", watcher_logbuf, "buffer of a watcher (default: 256)")
         .later(),
     value("worker_logbuf_size", "KB", worker_logbuf, "buffer of a worker (default: 64)").later(),
+    value("udp_reply_max", "KB", udp_reply_max, "answers to one UDP datagram (default: 128)"),
+    value(
+        "udp_reply_rate",
+        "KB",
+        udp_reply_rate,
+        "UDP answers beyond requests, per second and network (default: 1024)",
+    ),
     flag("no_drop_privileges", |_| (), "").without_effect("system calls are not confined yet"),
     refused("drop_privileges", "confinement of system calls"),
     RELAXED_PRIVILEGES,
@@ -417,18 +426,32 @@ fn read_buf_mem_limit(draft: &mut Draft, text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn udp_reply_max(draft: &mut Draft, text: &str) -> Result<(), String> {
+    let bytes = size(text, KIB)?;
+    if !(KIB..=UDP_REPLY_LIMIT).contains(&bytes) {
+        return Err(format!("must be from 1 to {} kilobytes, not '{text}'", UDP_REPLY_LIMIT / KIB));
+    }
+    draft.settings.udp.reply_max = bytes as u32;
+    Ok(())
+}
+
+fn udp_reply_rate(draft: &mut Draft, text: &str) -> Result<(), String> {
+    draft.settings.udp.reply_rate = bytes_of_kb(text)?;
+    Ok(())
+}
+
 fn watcher_logbuf(draft: &mut Draft, text: &str) -> Result<(), String> {
-    draft.settings.watcher_logbuf_size = logbuf(text)?;
+    draft.settings.watcher_logbuf_size = bytes_of_kb(text)?;
     Ok(())
 }
 
 fn worker_logbuf(draft: &mut Draft, text: &str) -> Result<(), String> {
-    draft.settings.worker_logbuf_size = logbuf(text)?;
+    draft.settings.worker_logbuf_size = bytes_of_kb(text)?;
     Ok(())
 }
 
 /// Kilobytes, or a size with a unit.
-fn logbuf(text: &str) -> Result<u32, String> {
+fn bytes_of_kb(text: &str) -> Result<u32, String> {
     u32::try_from(size(text, KIB)?).map_err(|_| format!("'{text}' is too large"))
 }
 
@@ -494,6 +517,10 @@ mod tests {
         "resp_obj_mem_limit=8",
         "watcher_logbuf_size=8",
         "worker_logbuf_size=1m",
+        "udp_reply_max=1",
+        "udp_reply_max=64m",
+        "udp_reply_rate=0",
+        "udp_reply_rate=4095m",
         "inline_ascii_resp",
         "no_inline_ascii_resp",
         "modern",
@@ -602,6 +629,10 @@ mod tests {
             "read_buf_mem_limit=1m",
             "watcher_logbuf_size=4194304",
             "worker_logbuf_size=x",
+            "udp_reply_max=0",
+            "udp_reply_max=65537",
+            "udp_reply_rate=4096m",
+            "udp_reply_rate=-1",
             "nonsense",
             "nonsense=1",
         ] {
@@ -619,7 +650,8 @@ mod tests {
              lru_crawler_sleep=7,lru_crawler_tocrawl=8,hot_lru_pct=10,warm_lru_pct=70,\
              hot_max_factor=0.3,warm_max_factor=4,temporary_ttl=99,tail_repair_time=60,\
              watcher_logbuf_size=8,worker_logbuf_size=16,no_hashexpand,track_sizes,\
-             bg_cpu_pct=20,idle_timeout=9,read_buf_mem_limit=4096",
+             bg_cpu_pct=20,idle_timeout=9,read_buf_mem_limit=4096,\
+             udp_reply_max=32,udp_reply_rate=2m",
         )
         .expect("all of them are good");
         assert_eq!((s.hashpower_init, s.slab_automove, s.slab_automove_window), (20, 2, 30));
@@ -630,6 +662,7 @@ mod tests {
         assert_eq!((s.watcher_logbuf_size, s.worker_logbuf_size), (8 << 10, 16 << 10));
         assert!(s.no_hashexpand && s.track_sizes);
         assert_eq!((s.idle_timeout, s.read_buf_mem_limit), (9, 4 << 30));
+        assert_eq!((s.udp.reply_max, s.udp.reply_rate), (32 << 10, 2 << 20));
         assert_eq!((s.bg_cpu_pct, Settings::default().bg_cpu_pct), (20, 5));
     }
 

@@ -8,7 +8,7 @@ mod resolve;
 mod settings;
 mod size;
 
-pub use settings::{Eviction, Layout, Listen, ListenTls, ListenTraits, Protocol, Settings};
+pub use settings::{Eviction, Layout, Listen, ListenTls, ListenTraits, Protocol, Settings, Udp};
 
 use std::ffi::OsString;
 use std::fmt;

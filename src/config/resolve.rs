@@ -1,7 +1,8 @@
 //! From single options to [`Settings`]: the checks that need more than one of them.
 
-use super::settings::{Eviction, Layout, Settings};
+use super::settings::{Eviction, Layout, Listen, Settings};
 use super::size::MIB;
+use std::net::IpAddr;
 
 /// memcached's page, bytes: the largest chunk of its ladder.
 pub(super) const PAGE: u32 = MIB as u32;
@@ -68,6 +69,7 @@ impl Draft {
         self.chunk_sizes()?;
         self.lru()?;
         self.unheard();
+        self.exposed();
         Ok(self.settings)
     }
 
@@ -150,6 +152,21 @@ impl Draft {
         }
         if self.settings.unix_socket.is_some() && self.settings.inter.is_some() {
             self.warn("-l has no effect beside -s, which turns the network off".into());
+        }
+        if self.settings.unix_socket.is_some() && self.settings.udp_port != 0 {
+            self.warn("-U has no effect beside -s, which turns the network off".into());
+        }
+    }
+
+    /// A UDP request may be sent in anybody's name, so its port is worth a word.
+    fn exposed(&mut self) {
+        let local = |listen: &Listen| {
+            let address = listen.host.parse::<IpAddr>();
+            listen.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        };
+        if !self.settings.udp.listen.iter().all(local) {
+            let advice = "keep it off the public network, by a firewall or -l 127.0.0.1";
+            self.warn(format!("-U: UDP answers whoever a request says it is from; {advice}"));
         }
     }
 }

@@ -66,6 +66,18 @@ pub struct Listen {
     pub traits: ListenTraits,
 }
 
+/// What UDP has beside its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// Sockets; empty with `-U 0` or `-s`.
+    pub listen: Vec<Listen>,
+    /// `-o udp_reply_max`, bytes: all answers to one datagram.
+    pub reply_max: u32,
+    /// `-o udp_reply_rate`, bytes a second that answers to one network may have more than its
+    /// requests; 0 is no bound.
+    pub reply_rate: u32,
+}
+
 /// Everything a server needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -75,11 +87,13 @@ pub struct Settings {
     pub eviction: Eviction,
     /// -p as printed by `stats settings`; -1 is ephemeral, 0 none.
     pub tcp_port: i32,
+    /// -U, as `tcp_port`
     pub udp_port: i32,
     /// TCP listeners; empty with `-p 0` or `-s`.
     pub listen: Vec<Listen>,
     /// Those of a TCP listener that says nothing of its own.
     pub listen_traits: ListenTraits,
+    pub udp: Udp,
     /// -l as given, `None` for all interfaces.
     pub inter: Option<String>,
     pub unix_socket: Option<PathBuf>,
@@ -176,6 +190,12 @@ impl Settings {
             || self.slab_chunk_max.is_some()
             || !self.slab_sizes.is_empty()
     }
+
+    /// Workers that serve each UDP address: as memcached, one where there are several addresses.
+    pub fn threads_per_udp(&self) -> u32 {
+        let several = self.inter.as_ref().is_some_and(|list| list.contains(','));
+        if several { 1 } else { self.threads }
+    }
 }
 
 /// The defaults, but for what takes memory of its own. A constant, since no function is that long.
@@ -187,6 +207,7 @@ const DEFAULTS: Settings = Settings {
     udp_port: 0,
     listen: Vec::new(),
     listen_traits: PLAIN,
+    udp: Udp { listen: Vec::new(), reply_max: 128 << 10, reply_rate: 1 << 20 },
     inter: None,
     unix_socket: None,
     unix_traits: PLAIN,

@@ -5,7 +5,7 @@ use super::value::{BAD_CHUNK, LINE_END};
 use super::{Connection, Desk, OUTBOX_HIGH, State, write};
 use crate::command::{self, Command, Error, Replies, Reply, Say, Set, execute, store_value};
 use crate::protocol::outbox::Progress;
-use crate::protocol::{Decoded, Echo, Encoder};
+use crate::protocol::{Decoded, Decoder, Echo, Encoder};
 use crate::stats::ConnState;
 use crate::store::{Key, KeyHash};
 use arrayvec::ArrayVec;
@@ -134,7 +134,7 @@ impl Connection {
         while !entries.is_full() && batch.requests < requests && batch.used < buf.len() {
             let bytes = &buf[batch.used..];
             if verbose {
-                self.log_request(bytes);
+                log_request(self.file(), &self.decoder, bytes);
             }
             let decoded = self.decoder.decode(bytes, arena);
             batch.requests += usize::from(!self.decoder.in_multiget());
@@ -195,7 +195,9 @@ impl Connection {
                 let before = i.checked_sub(1).map(|before| &entries[before]);
                 let piped = before.map_or(desk.piped, is_piped);
                 self.start_dump(dump, piped, entry.echo, desk);
-            } else if run_one(entry, desk) == command::Next::Close {
+            } else if run_one(&entry.command, entry.echo, entry.value, entry.hash, desk)
+                == command::Next::Close
+            {
                 self.state = State::Closing;
                 return Ok(i + 1);
             }
@@ -229,13 +231,13 @@ impl Connection {
         }
         Stop::Limit
     }
+}
 
-    /// -vv: the request as it came.
-    fn log_request(&self, bytes: &[u8]) {
-        let Some(text) = self.decoder.describe(bytes) else { return };
-        for line in text.lines() {
-            debug!("<{} {line}", self.file());
-        }
+/// -vv: the request as it came.
+pub(super) fn log_request(file: usize, decoder: &Decoder, bytes: &[u8]) {
+    let Some(text) = decoder.describe(bytes) else { return };
+    for line in text.lines() {
+        debug!("<{file} {line}");
     }
 }
 
@@ -259,9 +261,16 @@ fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
     }
 }
 
-fn run_one(entry: &Entry<'_>, desk: &mut Desk) -> command::Next {
-    let mut replies = Encoder::new(&mut desk.outbox, entry.echo);
-    match (&entry.command, entry.value, entry.hash) {
+/// Runs a command. Of a set, `value` is `None` where its line end was wrong.
+pub(super) fn run_one(
+    command: &Command<'_>,
+    echo: Echo<'_>,
+    value: Option<&[u8]>,
+    hash: Option<KeyHash>,
+    desk: &mut Desk,
+) -> command::Next {
+    let mut replies = Encoder::new(&mut desk.outbox, echo);
+    match (command, value, hash) {
         (Command::Set(set), Some(value), Some(hash)) => {
             store_value(&desk.store, &desk.local, set, hash, value, &mut replies);
             command::Next::Continue
@@ -274,7 +283,7 @@ fn run_one(entry: &Entry<'_>, desk: &mut Desk) -> command::Next {
     }
 }
 
-fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
+pub(super) fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
     match command {
         Command::Get(get) => Some(get.key),
         Command::Fetch(fetch) => Some(fetch.get.key),

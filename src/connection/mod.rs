@@ -8,10 +8,15 @@
 //! answers. Everything else is lent by its worker: see [`Workspace`].
 
 mod batch;
+mod datagram;
 mod dump;
 mod memory;
+mod meter;
 mod transport;
 mod value;
+
+pub use datagram::Datagrams;
+pub use meter::Meter;
 
 use crate::clock::Seconds;
 use crate::config::{ListenTraits, Protocol};

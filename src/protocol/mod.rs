@@ -10,6 +10,7 @@ pub mod outbox;
 mod text;
 mod text_admin;
 mod text_encode;
+pub mod udp_frame;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Listening sockets: where -l, -p and -s say, and the file that tells their ports.
 
+use super::udp::UdpSockets;
 use crate::config::{Listen, ListenTraits, Settings};
 use log::{info, warn};
 use nix::sys::stat::{Mode, umask};
@@ -7,6 +8,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::env;
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
+use std::mem::take;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub(super) struct Listener {
 /// All listening sockets. Dropped, they take the unix socket's file with them.
 pub(super) struct Listeners {
     all: Vec<Listener>,
+    /// Until the workers have them.
+    udp: UdpSockets,
     unix: Option<PathBuf>,
     /// The sockets were opened by whoever started the server.
     are_inherited: bool,
@@ -30,22 +34,22 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Binds every TCP address that the settings name, unless there are `inherited` sockets, which
-    /// then are all. An error names the address and the reason.
-    pub(super) fn bind_tcp(
+    /// then are all, and every UDP address. An error names the address and the reason.
+    pub(super) fn bind(
         settings: &Settings,
         inherited: Vec<Listener>,
     ) -> std::result::Result<Listeners, String> {
-        let mut listeners =
-            Listeners { are_inherited: !inherited.is_empty(), all: inherited, unix: None };
-        if listeners.are_inherited {
-            if settings.inter.is_some() || settings.unix_socket.is_some() {
-                warn!("-l and -s have no effect beside the sockets of LISTEN_FDS");
-            }
-            return Ok(listeners);
+        let (are_inherited, udp) = (!inherited.is_empty(), UdpSockets::default());
+        let mut listeners = Listeners { are_inherited, all: inherited, udp, unix: None };
+        if are_inherited && (settings.inter.is_some() || settings.unix_socket.is_some()) {
+            warn!("-l and -s have no effect beside the sockets of LISTEN_FDS");
         }
-        for listen in &settings.listen {
-            listeners.bind_one(listen, backlog(settings))?;
+        for listen in settings.listen.iter().filter(|_| !are_inherited) {
+            let bound = bind_all("TCP", listen, |address| tcp_socket(address, backlog(settings)))?;
+            let traits = listen.traits;
+            listeners.all.extend(bound.into_iter().map(|socket| Listener { socket, traits }));
         }
+        listeners.udp = UdpSockets::bind(settings)?;
         Ok(listeners)
     }
 
@@ -69,7 +73,7 @@ impl Listeners {
         };
         let mut aside = path.clone().into_os_string();
         aside.push(".lck");
-        fs::write(&aside, self.port_lines())
+        fs::write(&aside, self.port_lines() + &self.udp.port_lines())
             .and_then(|()| fs::rename(&aside, &path))
             .map_err(|e| format!("failed to write ports to {}: {e}", path.display()))
     }
@@ -78,39 +82,12 @@ impl Listeners {
         &self.all
     }
 
-    /// One host name may stand for several addresses, and no address for those of each family. As
-    /// with memcached one of them is enough: a machine may lack a family that its resolver knows.
-    fn bind_one(&mut self, listen: &Listen, backlog: i32) -> std::result::Result<(), String> {
-        let failed = |e: Error| match listen.host.as_str() {
-            "" => format!("failed to listen on TCP port {}: {e}", listen.port),
-            host => format!("failed to listen on TCP address {host} port {}: {e}", listen.port),
-        };
-        let mut last = None;
-        let before = self.all.len();
-        for address in addresses(listen).map_err(failed)? {
-            match tcp_socket(address, backlog) {
-                Ok(socket) => self.all.push(Listener { socket, traits: listen.traits }),
-                Err(e) => {
-                    info!("failed to listen on {address}: {e}");
-                    last = Some(e);
-                }
-            }
-        }
-        match last {
-            Some(e) if self.all.len() == before => Err(failed(e)),
-            None if self.all.len() == before => Err(failed(Error::other("no such address"))),
-            _ => Ok(()),
-        }
+    pub(super) fn take_udp(&mut self) -> UdpSockets {
+        take(&mut self.udp)
     }
 
     fn port_lines(&self) -> String {
-        let addresses = self.all.iter().filter_map(|l| l.socket.local_addr().ok()?.as_socket());
-        addresses
-            .map(|address| match address {
-                SocketAddr::V4(a) => format!("TCP INET: {}\n", a.port()),
-                SocketAddr::V6(a) => format!("TCP INET6: {}\n", a.port()),
-            })
-            .collect()
+        families("TCP", self.all.iter().filter_map(|l| l.socket.local_addr().ok()?.as_socket()))
     }
 }
 
@@ -123,6 +100,39 @@ impl Drop for Listeners {
             warn!("cannot remove {}: {e}", path.display());
         }
     }
+}
+
+/// Binds what `listen` names. One host name may stand for several addresses, and no address for
+/// those of each family. As with memcached one of them is enough: a machine may lack a family that
+/// its resolver knows. An error names the transport, the address and the reason.
+pub(super) fn bind_all<T>(
+    transport: &str,
+    listen: &Listen,
+    bind: impl Fn(SocketAddr) -> Result<T>,
+) -> std::result::Result<Vec<T>, String> {
+    let port = listen.port;
+    let failed = |e: Error| match listen.host.as_str() {
+        "" => format!("failed to listen on {transport} port {port}: {e}"),
+        host => format!("failed to listen on {transport} address {host} port {port}: {e}"),
+    };
+    let mut last = Error::other("no such address");
+    let mut all = Vec::new();
+    for address in addresses(listen).map_err(failed)? {
+        match bind(address) {
+            Ok(bound) => all.push(bound),
+            Err(e) => {
+                info!("failed to listen on {address}: {e}");
+                last = e;
+            }
+        }
+    }
+    if all.is_empty() { Err(failed(last)) } else { Ok(all) }
+}
+
+/// Ports as the port file tells them.
+pub(super) fn families(transport: &str, addresses: impl Iterator<Item = SocketAddr>) -> String {
+    let family = |address: &SocketAddr| if address.is_ipv4() { "INET" } else { "INET6" };
+    addresses.map(|a| format!("{transport} {}: {}\n", family(&a), a.port())).collect()
 }
 
 fn backlog(settings: &Settings) -> i32 {

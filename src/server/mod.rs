@@ -6,12 +6,14 @@ mod listener;
 mod pidfile;
 mod signals;
 mod systemd;
+mod udp;
 mod worker;
 
 pub use daemon::EX_OSERR;
 
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::connection::Meter;
 use crate::maintain::Maintenance;
 use crate::privileges;
 use crate::stats::ServerStats;
@@ -37,15 +39,17 @@ struct Shared {
     store: Arc<Store>,
     /// Clients that are connected.
     clients: AtomicUsize,
+    /// What UDP clients were answered.
+    meter: Arc<Meter>,
 }
 
 /// Serves until a signal says stop. An error says in one line why it could not start.
 ///
 /// With -d this process ends here, and `daemon` says when: the rest is a child's doing.
 ///
-/// The TCP sockets are bound while still root, so that ports below 1024 can be had; the unix socket
-/// after that, as memcached does, so that it belongs to the user that -u names. The pid file may be
-/// where root alone can write, or, where root is short of capabilities, the user alone.
+/// The TCP and UDP sockets are bound while still root, so that ports below 1024 can be had; the
+/// unix socket after that, as memcached does, so that it belongs to the user that -u names. The pid
+/// file may be where root alone can write, or, where root is short of capabilities, the user alone.
 pub fn run(settings: Settings) -> Result<(), String> {
     let inherited = systemd::listeners(&settings)?;
     let launch = Launch::begin(&settings)?;
@@ -55,7 +59,7 @@ pub fn run(settings: Settings) -> Result<(), String> {
     if settings.max_core_dumps {
         privileges::allow_core_dumps()?;
     }
-    let mut listeners = Listeners::bind_tcp(&settings, inherited)?;
+    let mut listeners = Listeners::bind(&settings, inherited)?;
     let store = reserve(&settings)?;
     let pid_file = settings.pid_file.as_deref();
     pid_file.iter().for_each(|path| pidfile::warn_of_others(path));
@@ -91,15 +95,17 @@ fn reserve(settings: &Arc<Settings>) -> Result<Arc<Store>, String> {
 fn serve(
     store: Arc<Store>,
     settings: &Settings,
-    listeners: Listeners,
+    mut listeners: Listeners,
     signals: Signals,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
-    let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0) });
+    let meter = Arc::new(Meter::new(settings.udp.reply_rate));
+    let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0), meter });
     announce(&shared.store.stats().server, settings);
     let workers = (0..settings.threads)
-        .map(|id| Worker::start(id, shared.clone()))
+        .zip(listeners.take_udp().share(settings.threads as usize))
+        .map(|(id, udp)| Worker::start(id, shared.clone(), udp))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| cannot_start("worker", e))?;
     let mut acceptor = Acceptor::new(shared, listeners, signals, &workers)

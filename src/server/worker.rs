@@ -7,7 +7,7 @@
 
 use super::Shared;
 use crate::clock::Seconds;
-use crate::connection::{Arrival, Connection, Next, Ready, Workspace};
+use crate::connection::{Arrival, Connection, Datagrams, Next, Ready, Workspace};
 use log::{error, warn};
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 use std::io::{ErrorKind, Result};
 use std::mem::{replace, take};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 const EVENTS_MAX: usize = 256;
 /// The waker's; connections have those of their slots.
 const WAKE: Token = Token(usize::MAX);
+/// The first UDP socket's.
+const UDP: usize = usize::MAX / 2;
 /// With -o idle_timeout, idle connections are looked for so often.
 const SWEEP: Duration = Duration::from_secs(1);
 /// While clients are slow to take their answers, it is looked for so often whether they must go.
@@ -54,7 +57,8 @@ struct Shift {
     workspace: Workspace,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// Connections that have work left, and an empty list to swap it with.
+    udp: Vec<Door>,
+    /// Connections and UDP sockets that have work left, and an empty list to swap it with.
     again: Vec<usize>,
     spare: Vec<usize>,
     last_sweep: Seconds,
@@ -72,8 +76,15 @@ struct Slot {
     queued: bool,
 }
 
+/// A UDP socket.
+struct Door {
+    datagrams: Datagrams,
+    /// On the list of those that have work left.
+    queued: bool,
+}
+
 impl Worker {
-    pub(super) fn start(id: u32, shared: Arc<Shared>) -> Result<Worker> {
+    pub(super) fn start(id: u32, shared: Arc<Shared>, udp: Vec<UdpSocket>) -> Result<Worker> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox {
             arrivals: Mutex::default(),
@@ -88,12 +99,14 @@ impl Worker {
             workspace,
             slots: Vec::new(),
             free: Vec::new(),
+            udp: Vec::new(),
             again: Vec::new(),
             spare: Vec::new(),
             last_sweep: 0,
             slow: false,
             revocations: 0,
         };
+        udp.into_iter().try_for_each(|socket| shift.open(socket))?;
         let thread = Builder::new().name(format!("worker {id}")).spawn(move || shift.work())?;
         Ok(Worker { mailbox, thread })
     }
@@ -168,7 +181,7 @@ impl Shift {
             self.drive(event.token().0, readiness(event), alone);
         }
         for (left, &index) in (0..queue.len()).rev().zip(&queue) {
-            self.slots[index].queued = false;
+            self.unqueue(index);
             self.drive(index, Ready::default(), left == 0 && self.again.is_empty());
         }
         queue.clear();
@@ -180,7 +193,7 @@ impl Shift {
 
     /// One turn of one connection. Events of connections that are gone find nobody.
     fn drive(&mut self, index: usize, ready: Ready, alone: bool) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return self.answer(index, ready) };
         let Some(connection) = &mut slot.connection else { return };
         match connection.drive(&mut self.workspace, ready, alone) {
             Next::Wait => self.slow |= connection.has_unsent(),
@@ -191,6 +204,36 @@ impl Shift {
             }
             Next::Close => self.close(index),
         }
+    }
+
+    fn unqueue(&mut self, index: usize) {
+        match self.slots.get_mut(index) {
+            Some(slot) => slot.queued = false,
+            None => self.udp[index - UDP].queued = false,
+        }
+    }
+
+    /// One turn of one UDP socket. Events of slots that never were find nobody.
+    fn answer(&mut self, index: usize, ready: Ready) {
+        let Some(door) = index.checked_sub(UDP).and_then(|at| self.udp.get_mut(at)) else { return };
+        let again = door.datagrams.drive(&mut self.workspace, ready) == Next::Again;
+        if again && !replace(&mut door.queued, true) {
+            self.again.push(index);
+        }
+    }
+
+    /// Serves a UDP socket. It is counted as memcached counts it, as a connection that stays.
+    fn open(&mut self, socket: UdpSocket) -> Result<()> {
+        let (file, token) = (socket.as_raw_fd(), Token(UDP + self.udp.len()));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&file), token, interest)?;
+        let datagrams = Datagrams::new(socket, self.shared.meter.clone(), &self.workspace);
+        self.udp.push(Door { datagrams, queued: false });
+        let stats = &self.shared.store.stats().server;
+        stats.curr_connections.fetch_add(1, Relaxed);
+        stats.total_connections.fetch_add(1, Relaxed);
+        stats.connection_structures.fetch_add(1, Relaxed);
+        Ok(())
     }
 
     /// Takes in the connections that were handed over.
@@ -262,11 +305,17 @@ impl Shift {
         for index in 0..self.slots.len() {
             self.drive(index, sent, false);
         }
+        for index in 0..self.udp.len() {
+            self.answer(UDP + index, sent);
+        }
         while self.is_busy() && Instant::now() < until {
             self.round(events, Some(until.saturating_duration_since(Instant::now())));
         }
         for index in 0..self.slots.len() {
             self.close(index);
+        }
+        for door in self.udp.drain(..) {
+            door.datagrams.close(self.shared.store.stats());
         }
     }
 

@@ -158,6 +158,9 @@ pub struct ServerStats {
     /// Bytes that connections hold for partial requests and unsent replies, and how many hold any.
     pub buffer_bytes: AtomicI64,
     pub buffer_count: AtomicI64,
+    /// Datagrams that were no requests, and requests whose answers were kept back.
+    pub udp_requests_dropped: AtomicU64,
+    pub udp_replies_dropped: AtomicU64,
     /// Files that the server itself holds open, beside listeners and clients.
     pub reserved_fds: AtomicU64,
     /// `-v` as changed by `verbosity`. On a line of its own: workers read it, others write near it.
@@ -236,6 +239,8 @@ impl Stats {
             &self.server.listen_disabled_num,
             &self.server.time_in_listen_disabled_us,
             &self.server.malloc_fails,
+            &self.server.udp_requests_dropped,
+            &self.server.udp_replies_dropped,
         ] {
             counter.store(0, Relaxed);
         }
@@ -314,6 +319,8 @@ pub enum ConnState {
     Mwrite = 6,
     /// `conn_closing`
     Closing = 7,
+    /// `conn_read` of a UDP socket
+    Datagram = 8,
 }
 
 impl ConnState {
@@ -321,7 +328,7 @@ impl ConnState {
         match self {
             ConnState::Closed => "conn_closed",
             ConnState::Listening => "conn_listening",
-            ConnState::Read => "conn_read",
+            ConnState::Read | ConnState::Datagram => "conn_read",
             ConnState::ParseCmd => "conn_parse_cmd",
             ConnState::Nread => "conn_nread",
             ConnState::Swallow => "conn_swallow",
@@ -332,7 +339,8 @@ impl ConnState {
 
     fn from_u8(n: u8) -> ConnState {
         use ConnState::*;
-        [Closed, Listening, Read, ParseCmd, Nread, Swallow, Mwrite, Closing][usize::from(n) & 7]
+        let all = [Closed, Listening, Read, ParseCmd, Nread, Swallow, Mwrite, Closing, Datagram];
+        all.get(usize::from(n)).copied().unwrap_or(Closed)
     }
 }
 

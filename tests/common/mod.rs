@@ -46,6 +46,8 @@ pub struct Server {
     child: Child,
     dir: PathBuf,
     pub port: u16,
+    /// With `-U -1`, one for each address.
+    pub udp_ports: Vec<u16>,
 }
 
 impl Server {
@@ -66,16 +68,17 @@ impl Server {
         command.env("MEMCACHED_PORT_FILENAME", &port_file);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
-        let mut server = Server { child, dir, port: 0 };
+        let mut server = Server { child, dir, port: 0, udp_ports: Vec::new() };
         server.port = server.wait_for_port(&port_file);
+        server.udp_ports = read_ports(&port_file, "UDP INET:");
         server
     }
 
     fn wait_for_port(&mut self, port_file: &Path) -> u16 {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            if let Some(port) = read_port(port_file) {
-                return port;
+            if let Some(port) = read_ports(port_file, "TCP INET:").first() {
+                return *port;
             }
             if let Some(status) = self.child.try_wait().expect("the server's status") {
                 panic!("the server ended instead of listening: {status}");
@@ -163,10 +166,10 @@ impl Drop for Server {
     }
 }
 
-fn read_port(port_file: &Path) -> Option<u16> {
-    let ports = std::fs::read_to_string(port_file).ok()?;
-    let line = ports.lines().find(|line| line.starts_with("TCP INET:"))?;
-    line.rsplit(' ').next()?.trim().parse().ok()
+fn read_ports(port_file: &Path, family: &str) -> Vec<u16> {
+    let ports = std::fs::read_to_string(port_file).unwrap_or_default();
+    let lines = ports.lines().filter_map(|line| line.strip_prefix(family));
+    lines.filter_map(|port| port.trim().parse().ok()).collect()
 }
 
 /// The three numbers in a text such as `VERSION 1.6.45`.

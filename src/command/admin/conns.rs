@@ -13,7 +13,7 @@ struct Conn {
     state: ConnState,
     /// Clock seconds of the last command.
     last_command: Seconds,
-    /// Of a listener its own address, else the client's.
+    /// Of a listener and a UDP socket its own address, else the client's.
     addr: String,
     listen_addr: Option<String>,
 }
@@ -24,6 +24,7 @@ pub(super) fn of(table: &ConnTable, now: Seconds) -> StatLines {
         let own = text(getsockname(file).ok());
         let (addr, listen_addr) = match state {
             ConnState::Listening => (own, None),
+            ConnState::Datagram => (own.replacen("tcp", "udp", 1), None),
             _ => (text(getpeername(file).ok()), Some(own)),
         };
         Some(Conn { fd, state, last_command, addr, listen_addr })
@@ -35,6 +36,9 @@ fn format(conns: impl Iterator<Item = Conn>, now: Seconds) -> StatLines {
     let mut rows = Rows::default();
     for conn in conns {
         let name = |what: &str| format!("{}:{what}", conn.fd);
+        if conn.state == ConnState::Datagram {
+            rows.put(name("UDP"), "UDP");
+        }
         rows.put(name("addr"), conn.addr);
         if let Some(addr) = conn.listen_addr {
             rows.put(name("listen_addr"), addr);
@@ -100,6 +104,20 @@ mod tests {
             assert_eq!(lines.value(&format!("{fd}:secs_since_last_cmd")), "1");
             assert_eq!(lines.names().len(), 3 + 4);
         }
+    }
+
+    #[test]
+    fn udp_sockets_are_marked() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let fd = socket.as_raw_fd();
+        let stats = table(&[(fd, ConnState::Datagram, 2)]);
+        let lines = of(&stats.conns, 9);
+        let names = ["UDP", "addr", "state", "secs_since_last_cmd"].map(|n| format!("{fd}:{n}"));
+        assert_eq!(lines.names(), names);
+        let address = format!("udp:127.0.0.1:{port}");
+        let values = names.map(|name| lines.value(&name).to_owned());
+        assert_eq!(values, ["UDP", &address, "conn_read", "7"]);
     }
 
     #[test]

@@ -80,6 +80,9 @@ fn format(g: &General<'_>) -> StatLines {
     traffic(&mut rows, g);
     background(&mut rows, g);
     items(&mut rows, g);
+    if g.settings.udp_port != 0 {
+        udp(&mut rows, g.server);
+    }
     rows.end()
 }
 
@@ -201,6 +204,12 @@ fn background(rows: &mut Rows, g: &General<'_>) {
         ("unexpected_napi_ids", 0),
         ("round_robin_fallback", 0),
     ]);
+}
+
+/// Ours, behind memcached's, and only where there is UDP.
+fn udp(rows: &mut Rows, s: &ServerStats) {
+    rows.put("udp_requests_dropped", s.udp_requests_dropped.load(Relaxed));
+    rows.put("udp_replies_dropped", s.udp_replies_dropped.load(Relaxed));
 }
 
 fn items(rows: &mut Rows, g: &General<'_>) {

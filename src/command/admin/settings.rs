@@ -76,7 +76,6 @@ fn network(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
 }
 
 fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
-    let several = s.inter.as_ref().is_some_and(|list| list.contains(','));
     let protocol = match s.protocol {
         Protocol::Auto => "auto-negotiate",
         Protocol::Ascii => "ascii",
@@ -85,8 +84,7 @@ fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("growth_factor", two_places(s.growth_factor));
     rows.put("chunk_size", s.chunk_size);
     rows.put("num_threads", s.threads);
-    // memcached gives each UDP port one thread where there are several addresses.
-    rows.put("num_threads_per_udp", if several { 1 } else { s.threads });
+    rows.put("num_threads_per_udp", s.threads_per_udp());
     rows.put("stat_key_prefix", char::from(s.prefix_delimiter));
     rows.put("detail_enabled", yes(present.detail_enabled));
     rows.put("reqs_per_event", s.requests_per_event);
@@ -164,6 +162,10 @@ fn ours(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("large_pages", yes(s.large_pages));
     if let Some(bytes) = present.huge {
         rows.put("large_pages_bytes", bytes);
+    }
+    if s.udp_port != 0 {
+        rows.put("udp_reply_max", s.udp.reply_max);
+        rows.put("udp_reply_rate", s.udp.reply_rate);
     }
 }
 

@@ -120,6 +120,35 @@ fn ports_and_addresses_resolve() {
 }
 
 #[test]
+fn the_udp_port_is_the_tcp_port_unless_that_is_given() {
+    for (line, tcp, udp) in [
+        ("", 11211, 0),
+        ("-U 0", 11211, 0),
+        ("-U 11222", 11222, 11222),
+        ("-U -1", -1, -1),
+        ("-p 11232 -U 11233", 11232, 11233),
+        ("-U 11233 -p 0", 0, 11233),
+        ("-p -1 -U 11252", -1, 11252),
+        ("-U -1 -p 11262", 11262, -1),
+        ("-p 11242 --udp-port=0", 11242, 0),
+    ] {
+        let s = run(line);
+        let system = |port: i32| u16::try_from(port).unwrap_or(0);
+        let everywhere =
+            |port: i32| if port == 0 { vec![] } else { vec![listen("", system(port))] };
+        assert_eq!((s.tcp_port, s.udp_port), (tcp, udp), "{line}");
+        assert_eq!((s.listen, s.udp.listen), (everywhere(tcp), everywhere(udp)), "{line}");
+        assert_eq!(s.warnings.len(), usize::from(udp != 0), "{line}: {:?}", s.warnings);
+    }
+    let s = run("-p 1 -U 2 -l ::1,127.0.0.1:3,localhost");
+    assert_eq!(s.udp.listen, [listen("::1", 2), listen("127.0.0.1", 3), listen("localhost", 2)]);
+    assert_eq!((s.threads_per_udp(), s.warnings.len()), (1, 0), "{:?}", s.warnings);
+    assert_eq!(run("-U 2 -l 127.0.0.1 -t 3").threads_per_udp(), 3);
+    let s = run("-s /tmp/x -U 11211");
+    assert!(s.udp.listen.is_empty() && s.warnings[0].contains("-U has no effect"));
+}
+
+#[test]
 fn bad_values_end_the_start_with_one_line() {
     for (line, option) in [
         ("-p 65536", "-p"),
@@ -129,7 +158,9 @@ fn bad_values_end_the_start_with_one_line() {
         ("-l 127.0.0.1:x", "-l"),
         ("-a 8", "-a"),
         ("-a 1777", "-a"),
-        ("-U 11211", "-U"),
+        ("-U 65536", "-U"),
+        ("-U -2", "-U"),
+        ("-U udp", "-U"),
         ("-c 0", "-c"),
         ("-c -1", "-c"),
         ("-b -1", "-b"),
@@ -186,7 +217,6 @@ fn what_a_later_release_brings_is_refused_by_name() {
         ("--memory-file=/tmp/mem", "-e"),
         ("--enable-ssl", "-Z"),
         ("--napi-ids=4", "-N"),
-        ("-U 11211", "-U"),
     ] {
         let error = refusal(line);
         assert!(error.starts_with(option), "{line}: {error}");
