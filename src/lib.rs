@@ -4,9 +4,10 @@
 //!
 //! `server > {connection, maintain} > protocol > command > store > item > slab`
 //!
-//! `config`, `clock` and `stats` are leaves that any layer may import.
+//! `auth`, `config`, `clock`, `privileges` and `stats` are leaves that any layer may import.
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod privileges;

@@ -1,5 +1,6 @@
 //! memcached's short and long options, what they set, and the help.
 
+use super::auth::Authentication;
 use super::extended::{self, TABLE};
 use super::listen::listeners;
 use super::resolve::Draft;
@@ -45,6 +46,8 @@ struct Args {
     memory: Memory,
     #[command(flatten)]
     process: Process,
+    #[command(flatten)]
+    authentication: Authentication,
     #[command(flatten)]
     commands: Commands,
     #[command(flatten)]
@@ -214,8 +217,6 @@ struct Information {
 struct Refused {
     #[arg(short = 'S', long, hide = true)]
     enable_sasl: bool,
-    #[arg(short = 'Y', long, hide = true, allow_hyphen_values = true)]
-    auth_file: Option<OsString>,
     #[arg(short = 'e', long, hide = true, allow_hyphen_values = true)]
     memory_file: Option<OsString>,
     #[arg(short = 'Z', long, hide = true)]
@@ -241,6 +242,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Stri
     args.refused.check()?;
     let mut draft = Draft::default();
     args.network.draft(&mut draft.settings)?;
+    args.authentication.draft(&mut draft.settings, args.network.protocol.is_some())?;
     args.memory.draft(&mut draft)?;
     args.process.draft(&mut draft)?;
     args.commands.draft(&mut draft.settings)?;
@@ -274,7 +276,6 @@ impl Refused {
     fn check(&self) -> Result<(), String> {
         let refused = [
             (self.enable_sasl, "-S (SASL)"),
-            (self.auth_file.is_some(), "-Y (authentication by file)"),
             (self.memory_file.is_some(), "-e (a memory file)"),
             (self.enable_ssl, "-Z (TLS)"),
             (self.napi_ids.is_some(), "-N (NAPI ids)"),
@@ -496,8 +497,7 @@ fn help() -> String {
     text.push_str(
         "\nAlso accepted: the no_ form of most sub-options, and those that mean nothing any more \
          (modern,\ninline_ascii_resp, hash_algorithm and the like; -v says so). Refused in this \
-         release: -e, -N, -S,\n-Y, -Z and the sub-options of TLS, the proxy and \
-         external storage.\n",
+         release: -e, -N, -S,\n-Z and the sub-options of TLS, the proxy and external storage.\n",
     );
     text
 }

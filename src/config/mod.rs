@@ -2,6 +2,7 @@
 //! once, and [`Settings`] does not change afterwards.
 
 mod args;
+mod auth;
 mod extended;
 mod listen;
 mod resolve;

@@ -1,5 +1,6 @@
 //! From single options to [`Settings`]: the checks that need more than one of them.
 
+use super::auth;
 use super::settings::{Eviction, Layout, Listen, Settings};
 use super::size::MIB;
 use std::net::IpAddr;
@@ -68,6 +69,7 @@ impl Draft {
         self.item_size()?;
         self.chunk_sizes()?;
         self.lru()?;
+        auth::resolve(&mut self)?;
         self.unheard();
         self.exposed();
         Ok(self.settings)

@@ -141,6 +141,8 @@ pub struct Settings {
     pub user: Option<String>,
     pub verbosity: u32,
     pub protocol: Protocol,
+    /// -Y
+    pub auth_file: Option<PathBuf>,
     pub maxconns_fast: bool,
     pub idle_timeout: u32,
     pub flush_enabled: bool,
@@ -236,6 +238,7 @@ const DEFAULTS: Settings = Settings {
     user: None,
     verbosity: 0,
     protocol: Protocol::Auto,
+    auth_file: None,
     maxconns_fast: true,
     idle_timeout: 0,
     flush_enabled: true,

@@ -10,6 +10,7 @@
 mod batch;
 mod datagram;
 mod dump;
+mod gate;
 mod memory;
 mod meter;
 mod transport;
@@ -18,6 +19,7 @@ mod value;
 pub use datagram::Datagrams;
 pub use meter::Meter;
 
+use crate::auth::Auth;
 use crate::clock::Seconds;
 use crate::config::{ListenTraits, Protocol};
 use crate::protocol::outbox::{Outbox, Progress};
@@ -27,6 +29,7 @@ use crate::store::{Local, Store};
 use batch::Stop;
 use bumpalo::Bump;
 use dump::Dump;
+use gate::Gate;
 use log::{Level, debug, log_enabled};
 use memory::Room;
 use socket2::Socket;
@@ -56,6 +59,7 @@ pub struct Workspace {
 /// The part of a [`Workspace`] that answering needs.
 struct Desk {
     store: Arc<Store>,
+    auth: Arc<Auth>,
     local: Local,
     outbox: Outbox,
     /// Keys that came in base64, decoded; emptied after each batch.
@@ -121,6 +125,8 @@ pub struct Connection {
 enum State {
     /// A command.
     Command,
+    /// What a client may say before it has said who it is.
+    Gate(Gate),
     /// A value.
     Value(Box<Value>),
     /// A refused value, of which so many bytes are still to be dropped.
@@ -135,14 +141,14 @@ enum State {
 const _: () = assert!(size_of::<Connection>() <= 128);
 
 impl Workspace {
-    pub fn new(store: Arc<Store>) -> Workspace {
+    pub fn new(store: Arc<Store>, auth: Arc<Auth>) -> Workspace {
         let local = store.local();
         let requests = batch::requests_per_turn(store.settings().requests_per_event);
         let room = Room::new(store.settings());
         let (outbox, arena) = (Outbox::default(), Bump::new());
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
-            desk: Desk { store, local, outbox, arena, piped: false, requests, room },
+            desk: Desk { store, auth, local, outbox, arena, piped: false, requests, room },
         }
     }
 
@@ -160,9 +166,10 @@ impl Connection {
     pub fn new(arrival: Arrival, w: &Workspace) -> Connection {
         let now = w.store().clock().now();
         let protocol = arrival.traits.protocol;
+        let gated = w.desk.auth.file.is_some();
         let mut connection = Connection {
             transport: Transport::Plain(arrival.socket),
-            state: State::Command,
+            state: if gated { State::Gate(Gate::default()) } else { State::Command },
             decoder: Decoder::new(protocol),
             rest: Vec::new(),
             rest_at: 0,
@@ -204,7 +211,9 @@ impl Connection {
 
     /// True while nothing has been asked that is not answered.
     pub fn idle(&self) -> bool {
-        matches!(self.state, State::Command) && self.unsent.is_none() && !self.yielded
+        matches!(self.state, State::Command | State::Gate(_))
+            && self.unsent.is_none()
+            && !self.yielded
     }
 
     /// The second of the last command, or of the start.
@@ -327,7 +336,7 @@ impl Connection {
         let mut requests = desk.requests;
         while at < buf.len() {
             match &mut self.state {
-                State::Command => {
+                State::Command | State::Gate(_) => {
                     if requests == 0 {
                         desk.local.counters.thread.conn_yields.bump();
                         requests = desk.requests;
@@ -336,7 +345,10 @@ impl Connection {
                     if self.yielded {
                         break;
                     }
-                    let done = self.batch(&buf[at..], requests, desk)?;
+                    let done = match self.state {
+                        State::Gate(gate) => self.knock(gate, &buf[at..], desk),
+                        _ => self.batch(&buf[at..], requests, desk)?,
+                    };
                     at += done.used;
                     requests -= done.requests;
                     match done.stop {
@@ -424,7 +436,7 @@ impl Connection {
     fn shown_state(&self) -> ConnState {
         match self.state {
             _ if self.unsent.is_some() => ConnState::Mwrite,
-            State::Command => ConnState::Read,
+            State::Command | State::Gate(_) => ConnState::Read,
             State::Value(_) => ConnState::Nread,
             State::Swallow(_) => ConnState::Swallow,
             State::Dump(_) => ConnState::Mwrite,

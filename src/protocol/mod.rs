@@ -4,6 +4,7 @@ mod binary;
 mod binary_encode;
 pub mod dump;
 mod lex;
+pub mod login;
 mod meta;
 mod meta_encode;
 pub mod outbox;

@@ -3,6 +3,7 @@
 
 use super::Shared;
 use super::listener::{Listener, Listeners};
+use super::reload::Reloads;
 use super::signals::Signals;
 use super::systemd;
 use super::worker::{Mailbox, Worker};
@@ -29,6 +30,7 @@ pub(super) struct Acceptor {
     shared: Arc<Shared>,
     listeners: Listeners,
     signals: Signals,
+    reloads: Reloads,
     mailboxes: Vec<Arc<Mailbox>>,
     next_mailbox: usize,
     poll: Poll,
@@ -51,6 +53,7 @@ impl Acceptor {
         shared: Arc<Shared>,
         listeners: Listeners,
         signals: Signals,
+        reloads: Reloads,
         workers: &[Worker],
     ) -> Result<Acceptor> {
         let poll = Poll::new()?;
@@ -68,7 +71,7 @@ impl Acceptor {
         stats.server.connection_structures.fetch_add(listening, Relaxed);
         let mailboxes = workers.iter().map(Worker::mailbox).collect();
         let (next_mailbox, paused) = (0, None);
-        Ok(Acceptor { shared, listeners, signals, mailboxes, next_mailbox, poll, paused })
+        Ok(Acceptor { shared, listeners, signals, reloads, mailboxes, next_mailbox, poll, paused })
     }
 
     /// Takes connections in until a signal says stop.
@@ -88,7 +91,7 @@ impl Acceptor {
             }
             if self.signals.take_hangup() {
                 systemd::reloading();
-                info!("SIGHUP: there is nothing to reload");
+                self.reloads.run();
                 systemd::ready();
             }
             timeout = match self.accept_all() {

@@ -4,6 +4,7 @@ mod accept;
 mod daemon;
 mod listener;
 mod pidfile;
+mod reload;
 mod signals;
 mod systemd;
 mod udp;
@@ -11,6 +12,7 @@ mod worker;
 
 pub use daemon::EX_OSERR;
 
+use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::connection::Meter;
@@ -23,6 +25,7 @@ use daemon::Launch;
 use listener::Listeners;
 use log::{debug, warn};
 use pidfile::PidFile;
+use reload::Reloads;
 use signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -37,6 +40,7 @@ const MAIN_FILES: u64 = 6;
 /// What the threads share beside the store.
 struct Shared {
     store: Arc<Store>,
+    auth: Arc<Auth>,
     /// Clients that are connected.
     clients: AtomicUsize,
     /// What UDP clients were answered.
@@ -69,6 +73,8 @@ pub fn run(settings: Settings) -> Result<(), String> {
         (None, Some(path)) => Some(PidFile::create(path)?),
         (roots, _) => roots,
     };
+    // As the user that reads its files again on SIGHUP.
+    let auth = Auth::open(&settings)?;
     listeners.bind_unix(&settings)?;
     listeners.write_port_file()?;
     list_classes(&store);
@@ -76,7 +82,7 @@ pub fn run(settings: Settings) -> Result<(), String> {
         systemd::ready();
         launch.ready(&settings);
     };
-    serve(store, &settings, listeners, signals, ready)
+    serve(store, auth, &settings, listeners, signals, ready)
 }
 
 /// The store, and what -k and -L want of its memory.
@@ -94,6 +100,7 @@ fn reserve(settings: &Arc<Settings>) -> Result<Arc<Store>, String> {
 /// Starts the threads, says so by `ready`, and takes connections in until a signal says stop.
 fn serve(
     store: Arc<Store>,
+    auth: Auth,
     settings: &Settings,
     mut listeners: Listeners,
     signals: Signals,
@@ -101,14 +108,16 @@ fn serve(
 ) -> Result<(), String> {
     let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
     let meter = Arc::new(Meter::new(settings.udp.reply_rate));
-    let shared = Arc::new(Shared { store, clients: AtomicUsize::new(0), meter });
+    let shared =
+        Arc::new(Shared { store, auth: Arc::new(auth), clients: AtomicUsize::new(0), meter });
     announce(&shared.store.stats().server, settings);
     let workers = (0..settings.threads)
         .zip(listeners.take_udp().share(settings.threads as usize))
         .map(|(id, udp)| Worker::start(id, shared.clone(), udp))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| cannot_start("worker", e))?;
-    let mut acceptor = Acceptor::new(shared, listeners, signals, &workers)
+    let reloads = Reloads::new(&shared.auth);
+    let mut acceptor = Acceptor::new(shared, listeners, signals, reloads, &workers)
         .map_err(|e| cannot_start("listener", e))?;
     ready();
     let ended = acceptor.run();

@@ -91,7 +91,7 @@ impl Worker {
             stop: AtomicBool::new(false),
             waker: Waker::new(poll.registry(), WAKE)?,
         });
-        let workspace = Workspace::new(shared.store.clone());
+        let workspace = Workspace::new(shared.store.clone(), shared.auth.clone());
         let mut shift = Shift {
             shared,
             mailbox: mailbox.clone(),

@@ -58,6 +58,15 @@ impl Server {
 
     /// Starts `binary`, which must know memcached's `-p -1` and `MEMCACHED_PORT_FILENAME`.
     pub fn start_binary(binary: &Path, args: &[&str]) -> Server {
+        Server::start_prepared(binary, args, |_| {})
+    }
+
+    /// The same, with what `prepare` adds to the command: a variable, a file for its stderr.
+    pub fn start_prepared(
+        binary: &Path,
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Server {
         let dir = temp_dir("server");
         let port_file = dir.join("ports");
         let mut command = Command::new(binary);
@@ -67,6 +76,7 @@ impl Server {
         }
         command.env("MEMCACHED_PORT_FILENAME", &port_file);
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        prepare(&mut command);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
         let mut server = Server { child, dir, port: 0, udp_ports: Vec::new() };
         server.port = server.wait_for_port(&port_file);

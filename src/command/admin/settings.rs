@@ -91,9 +91,12 @@ fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("cas_enabled", yes(s.use_cas));
     rows.put("tcp_backlog", s.backlog);
     rows.put("binding_protocol", protocol);
-    // There is no authentication of either kind.
+    // There is no authentication of this kind.
     rows.put("auth_enabled_sasl", "no");
-    rows.put("auth_enabled_ascii", "no");
+    match &s.auth_file {
+        Some(file) => rows.put("auth_enabled_ascii", file.display()),
+        None => rows.put("auth_enabled_ascii", "no"),
+    }
 }
 
 fn memory(rows: &mut Rows, s: &Settings, present: &Present<'_>) {

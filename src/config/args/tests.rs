@@ -95,6 +95,18 @@ fn options_are_written_as_getopt_takes_them() {
 }
 
 #[test]
+fn a_file_of_users_binds_all_listeners() {
+    let s = run("-Y /tmp/auth -l proto[ascii]:127.0.0.1,::1");
+    assert_eq!(s.auth_file, Some("/tmp/auth".into()));
+    assert_eq!((s.protocol, s.warnings.len()), (Protocol::Ascii, 0));
+    assert!(s.listen.iter().all(|listen| listen.traits.protocol == Protocol::Ascii));
+    assert_eq!(run("-Y /tmp/auth -s /tmp/x").unix_traits.protocol, Protocol::Ascii);
+    let s = run("-l proto[negotiating]:127.0.0.1 --auth-file=/tmp/auth");
+    assert!(s.warnings[0].contains("-Y") && s.listen[0].traits.protocol == Protocol::Ascii);
+    assert!(refusal("-Y /tmp/auth -B auto").starts_with("-Y"));
+}
+
+#[test]
 fn memory_is_megabytes_unless_a_unit_says_otherwise() {
     assert_eq!(run("-m 64").maxbytes, 64 << 20);
     assert_eq!(run("-m 4g").maxbytes, 4 << 30);
@@ -208,12 +220,10 @@ fn what_a_later_release_brings_is_refused_by_name() {
     for (line, option) in [
         ("-S", "-S (SASL)"),
         ("-S -B ascii", "-S"),
-        ("-Y /tmp/auth", "-Y"),
         ("-e /tmp/mem", "-e"),
         ("-Z", "-Z"),
         ("-N 4", "-N"),
         ("--enable-sasl", "-S"),
-        ("--auth-file=/tmp/auth", "-Y"),
         ("--memory-file=/tmp/mem", "-e"),
         ("--enable-ssl", "-Z"),
         ("--napi-ids=4", "-N"),
