@@ -25,8 +25,11 @@ const FADE: f64 = 0.95;
 /// Gains per page that the winner must be ahead by, beside the ratio.
 const MARGIN: f64 = 0.01;
 /// Gains in a class before the share of its probation is judged, and by how much that changes.
-const GAINS_TO_JUDGE: f64 = 64.0;
+const GAINS_TO_JUDGE: f64 = 32.0;
 const STEP: f64 = 1.1;
+/// What a gain of probation counts for in that: a key that it lost too early comes back into the
+/// main part, where it costs no second miss. Found by replaying traces.
+const PROBATION_WORTH: f64 = 0.5;
 const SHARE_MIN: u32 = 20;
 const SHARE_MAX: u32 = 600;
 /// Standard deviations of doubt.
@@ -226,7 +229,7 @@ impl Automove {
     pub fn shares(&mut self) -> Vec<(usize, u32)> {
         let mut changed = Vec::new();
         for (n, track) in self.tracks.iter_mut().enumerate() {
-            let [probation, main] = track.parts;
+            let [probation, main] = [track.parts[0] * PROBATION_WORTH, track.parts[1]];
             let doubt = DOUBT * (probation + main).sqrt();
             if (probation - main).abs() <= doubt || probation + main < GAINS_TO_JUDGE {
                 continue;

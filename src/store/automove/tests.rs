@@ -331,7 +331,7 @@ fn probation_grows_and_shrinks_by_its_gains_within_bounds() {
     assert_eq!(shares_after(100, (200, 20)), [(1, 110)]);
     assert_eq!(shares_after(100, (20, 200)), [(1, 90)]);
     assert_eq!(shares_after(100, (30, 0)), [], "too few to judge");
-    assert_eq!(shares_after(100, (110, 100)), [], "too close");
+    assert_eq!(shares_after(100, (220, 100)), [], "probation's count half: too close");
     assert_eq!(shares_after(SHARE_MAX - 1, (200, 0)), [(1, SHARE_MAX)]);
     assert_eq!(shares_after(SHARE_MIN + 1, (0, 200)), [(1, SHARE_MIN)]);
     // From the least to the most and back.

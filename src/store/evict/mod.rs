@@ -272,7 +272,8 @@ pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Opt
             (Eviction::S3, Part::Main) => sweep(class, horizon)?,
             (eviction, _) => queue::next(class, horizon, eviction)?,
         };
-        let victim = Victim { chunk, part };
+        // What is hunted for was never more than on probation.
+        let victim = Victim { chunk, part: if hunts { Part::Probation } else { part } };
         match look {
             Look::Take => return Some(victim),
             Look::Spare(counter) if spare.is_none_or(|(least, _)| counter < least) => {
