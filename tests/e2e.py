@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Drives a server with the clients that people use: pymemcache, python-memcached, pylibmc where it
-is installed, and the tools of libmemcached.
+is installed, the tools of libmemcached, and memcached's own memcached-tool.
 
     e2e.py /path/to/server
 
@@ -10,10 +10,14 @@ Prints a line for each part and ends with status 0 only if every part that could
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+
+# Where Debian's memcached has it.
+MEMCACHED_TOOL = "/usr/share/memcached/scripts/memcached-tool"
 
 
 @contextlib.contextmanager
@@ -103,11 +107,14 @@ def with_pylibmc(port):
     client.disconnect_all()
 
 
-def with_tools(port):
-    def run(*command):
-        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-        return done.stdout
+def run(*command):
+    """A command's stdout; it must end well."""
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
+    return done.stdout
 
+
+def with_tools(port):
     server = f"--servers=127.0.0.1:{port}"
     run("memcping", server)
     assert b"curr_connections" in run("memcstat", server)
@@ -123,7 +130,36 @@ def with_tools(port):
         run("memcrm", server, "a_file")
         gone = subprocess.run(["memcexist", server, "a_file"], capture_output=True, timeout=60)
         assert gone.returncode != 0
+        run("memccp", server, "--set", path)
+    assert run("memcdump", server).split() == [b"a_file"]
+    for topic in ("settings", "items", "slabs", "sizes"):
+        assert run("memcstat", server, f"--args={topic}").count(b": ") > 1, topic
     run("memcflush", server)
+
+
+def with_memccapable(port):
+    for protocol in ("-a", "-b"):
+        report = run("memccapable", "-h", "127.0.0.1", "-p", str(port), protocol)
+        assert b"All tests passed" in report, report
+
+
+def with_memcached_tool(port):
+    def tool(mode):
+        return run("perl", MEMCACHED_TOOL, f"127.0.0.1:{port}", mode).decode().splitlines()
+
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"".join(b"set key%d 0 0 500\r\n%s\r\n" % (i, b"x" * 500) for i in range(99)))
+        client.sendall(b"quit\r\n")
+        while client.recv(4096):
+            pass
+    header, *classes = tool("display")
+    columns = header.split()
+    assert columns[:2] == ["#", "Item_Size"] and len(classes) == 1, (header, classes)
+    assert classes[0].split()[columns.index("Count")] == "99", classes
+    for mode, name, value in (("stats", "curr_items", "99"), ("settings", "evictions", "on")):
+        assert [name, value] in [line.split() for line in tool(mode)], mode
+    assert sum(int(line.split()[1]) for line in tool("sizes")[1:]) == 99
+    assert sum(line.startswith("add key") for line in tool("dump")) == 99
 
 
 def installed(module):
@@ -139,6 +175,8 @@ def main():
         ("pymemcache", with_pymemcache, installed("pymemcache")),
         ("python-memcached", with_python_memcached, installed("memcache")),
         ("pylibmc", with_pylibmc, installed("pylibmc")),
+        ("memccapable", with_memccapable, shutil.which("memccapable") is not None),
+        ("memcached-tool", with_memcached_tool, os.path.exists(MEMCACHED_TOOL)),
         ("libmemcached's tools", with_tools, shutil.which("memcstat") is not None),
     ]
     ran = 0

@@ -8,6 +8,9 @@ use crate::command::{Arith, Command, Delete, Error, Fetch, Get, Say, Set, SetMod
 use crate::store::Key;
 use memchr::memchr;
 
+/// Most words after `delete`.
+const DELETE_ARGS_MAX: usize = 4;
+
 /// How to word a classic answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo {
@@ -175,14 +178,15 @@ pub(super) fn storage<'a>(mode: SetMode, args: &'a [u8], used: usize) -> Decoded
     Decoded::Command { used, command: Command::Set(set), echo }
 }
 
-/// `<key>`; further words mean nothing but `noreply`.
+/// `<key>`; a few further words mean nothing but `noreply`, as in memcached 1.6.45. Its earlier
+/// releases refused more of them, and memccapable asks for that.
 fn delete<'a>(args: &'a [u8], used: usize) -> Decoded<'a> {
     let args = lex::args(args);
     let noreply = lex::is_noreply(&args);
     let Some(&key) = args.first() else {
         return say_error(used, BAD_FORMAT, false);
     };
-    let Some(key) = Key::new(key) else {
+    let Some(key) = Key::new(key).filter(|_| args.len() <= DELETE_ARGS_MAX) else {
         return say_error(used, BAD_FORMAT, noreply);
     };
     let delete = Delete {

@@ -108,7 +108,21 @@ fn cachedump(store: &Store, class: u32, limit: u32) -> StatLines {
     if !known && class >= CLASS_IDS {
         return StatLines::Error(Error::Client("Illegal slab id"));
     }
+    if class == 0 {
+        beyond(store, limit, &mut dump);
+    }
     StatLines::Lines(dump.lines)
+}
+
+/// The classes that memcached's ids do not reach. Tools that try each id (libmemcached's) ask for
+/// class 0, too, which is none and has no items in memcached.
+fn beyond(store: &Store, limit: u32, dump: &mut Cachedump<'_>) {
+    for class in CLASS_IDS.. {
+        let left = limit.saturating_sub(dump.lines.len() as u32);
+        if left == 0 || !store.cachedump(class, left, |key, len, ttl| dump.item(key, len, ttl)) {
+            return;
+        }
+    }
 }
 
 /// The lines of a `stats cachedump` answer so far.

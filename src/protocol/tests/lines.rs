@@ -86,6 +86,8 @@ const CLASSIC: &[(&str, &str, u64)] = &[
     ("lru_crawler metadump all x\r\n", "ERROR\r\n", 0),
     ("lru_crawler sleep 1s\r\n", BAD, 0),
     ("cache_memlimit\r\n", "ERROR\r\n", 0),
+    ("delete a b c d e\r\n", BAD, 0),
+    ("delete a b c d noreply\r\n", "", 0),
     ("cache_memlimit 64m\r\n", "ERROR\r\n", 0),
 ];
 
