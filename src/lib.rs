@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod privileges;
 pub mod stats;
+pub mod tls;
 
 pub mod command;
 pub mod connection;

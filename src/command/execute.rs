@@ -20,11 +20,11 @@ pub enum Next {
 }
 
 /// Runs any command but `Set`, whose value the connection has to bring (see [`store_value`] and
-/// [`commit_value`]), and `Dump` ([`super::start_dump`]). `hash` is the key's, worked out ahead so
-/// that a batch can prefetch; `None` for keyless commands.
+/// [`commit_value`]), `Dump` ([`super::start_dump`]) and `RefreshCerts`. `hash` is the key's, found
+/// ahead so that a batch can prefetch; `None` for keyless commands.
 ///
 /// # Panics
-/// On `Command::Set` and `Command::Dump`.
+/// On those three.
 #[inline]
 pub fn execute(
     store: &Arc<Store>,
@@ -46,7 +46,7 @@ pub fn execute(
             found(store, key, hit, replies);
         }
         Command::Set(_) => unreachable!("a set is run with its value"),
-        Command::Dump(_) => unreachable!("a dump is run by its connection"),
+        Command::Dump(_) | Command::RefreshCerts => unreachable!("run by the connection"),
         Command::Delete(delete) => {
             let key = delete.key;
             store.stats().prefixes.record_delete(key.bytes());

@@ -40,6 +40,8 @@ pub enum Command<'a> {
     Admin(Admin<'a>),
     /// A long answer, which the connection makes: see [`start_dump`].
     Dump(DumpCommand<'a>),
+    /// `refresh_certs`, which the connection runs: certificates are no business of the store.
+    RefreshCerts,
     /// Close when everything so far has been sent.
     Quit,
     /// Say what is wrong and close: nothing sensible can follow.
@@ -176,6 +178,8 @@ pub enum Reply<'a> {
     Closing,
     Version(&'static str),
     Stats(&'a StatLines),
+    /// The server could not do it, for this reason.
+    Failed(&'a str),
 }
 
 /// Where answers go. A dialect implements it over a connection's output.

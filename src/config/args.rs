@@ -4,7 +4,7 @@ use super::auth::Authentication;
 use super::extended::{self, TABLE};
 use super::listen::listeners;
 use super::resolve::Draft;
-use super::settings::{Listen, ListenTraits, Protocol, Settings};
+use super::settings::{Listen, ListenTls, ListenTraits, Protocol, Settings};
 use super::size::{MIB, number, real, size};
 use super::{Action, MEMCACHED_VERSION};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
@@ -101,6 +101,11 @@ struct Network {
     /// Protocol: auto (the first byte decides), ascii or binary (default: auto)
     #[arg(short = 'B', long, value_name = "NAME", allow_hyphen_values = true)]
     protocol: Option<String>,
+
+    /// Speak TLS (see the ssl_ sub-options of -o); with it, an address may have a prefix: notls:,
+    /// btls: (no certificates of clients) or mtls: (with them)
+    #[arg(short = 'Z', long)]
+    enable_ssl: bool,
 
     /// Requests of one connection before the others' turn (default: 20)
     #[arg(short = 'R', long, value_name = "N", allow_hyphen_values = true)]
@@ -219,8 +224,6 @@ struct Refused {
     enable_sasl: bool,
     #[arg(short = 'e', long, hide = true, allow_hyphen_values = true)]
     memory_file: Option<OsString>,
-    #[arg(short = 'Z', long, hide = true)]
-    enable_ssl: bool,
     #[arg(short = 'N', long, hide = true, allow_hyphen_values = true)]
     napi_ids: Option<OsString>,
 }
@@ -277,7 +280,6 @@ impl Refused {
         let refused = [
             (self.enable_sasl, "-S (SASL)"),
             (self.memory_file.is_some(), "-e (a memory file)"),
-            (self.enable_ssl, "-Z (TLS)"),
             (self.napi_ids.is_some(), "-N (NAPI ids)"),
         ];
         match refused.iter().find(|(given, _)| *given) {
@@ -335,6 +337,7 @@ impl Network {
             draft.settings.unix_socket = Some(unix_path(path)?);
             draft.settings.unix_traits.protocol = draft.settings.protocol;
         }
+        draft.settings.tls.enabled = self.enable_ssl;
         draft.settings.inter = inter(&self.listen);
         draft.settings.listen = self.addresses(draft.settings.tcp_port, draft)?;
         draft.settings.udp.listen = self.addresses(draft.settings.udp_port, draft)?;
@@ -346,7 +349,8 @@ impl Network {
         // -1, ephemeral, is 0 to the system.
         let system_port = u16::try_from(port).unwrap_or(0);
         let protocol = draft.settings.protocol;
-        let traits = ListenTraits { protocol, ..ListenTraits::default() };
+        let tls = if self.enable_ssl { ListenTls::Default } else { ListenTls::Off };
+        let traits = ListenTraits { protocol, tls, ..ListenTraits::default() };
         draft.settings.listen_traits = traits;
         let named = listeners(&self.listen, system_port, traits)?;
         if named.tagged {
@@ -497,7 +501,7 @@ fn help() -> String {
     text.push_str(
         "\nAlso accepted: the no_ form of most sub-options, and those that mean nothing any more \
          (modern,\ninline_ascii_resp, hash_algorithm and the like; -v says so). Refused in this \
-         release: -e, -N, -S,\n-Z and the sub-options of TLS, the proxy and external storage.\n",
+         release: -e, -N, -S\nand the sub-options of the proxy and external storage.\n",
     );
     text
 }

@@ -3,6 +3,7 @@
 use super::resolve::{Draft, PAGE};
 use super::settings::{Eviction, Layout};
 use super::size::{KIB, MIB, number, real, size};
+use super::tls;
 
 /// One sub-option.
 pub(super) struct SubOption {
@@ -42,7 +43,6 @@ enum Effect {
 const UDP_REPLY_LIMIT: u64 = 64 << 20;
 const EXTERNAL_STORAGE: &str = "external storage";
 const PROXY: &str = "the proxy";
-const TLS: &str = "TLS";
 const OWN_HASH: &str = "rustcached has one seeded hash of its own";
 const NO_QUEUE: &str = "WARM is what was read of late, not a queue that could be bounded";
 const NO_AGE: &str = "what leaves probation is decided by reads, not by age";
@@ -195,16 +195,30 @@ pub(super) const TABLE: &[SubOption] = &[
     refused("drop_privileges", "confinement of system calls"),
     RELAXED_PRIVILEGES,
     refused("sock_cookie_id", "FreeBSD's socket cookies"),
-    refused("ssl_chain_cert", TLS),
-    refused("ssl_key", TLS),
-    refused("ssl_verify_mode", TLS),
-    refused("ssl_keyformat", TLS),
-    refused("ssl_ciphers", TLS),
-    refused("ssl_ca_cert", TLS),
-    refused("ssl_wbuf_size", TLS),
-    refused("ssl_session_cache", TLS),
-    refused("ssl_kernel_tls", TLS),
-    refused("ssl_min_version", TLS),
+    value(
+        "ssl_chain_cert",
+        "FILE",
+        tls::chain_cert,
+        "certificate of the server and its chain, PEM",
+    ),
+    value("ssl_key", "FILE", tls::key, "its private key (default: in the file of the chain)"),
+    value("ssl_keyformat", "1|2", tls::key_format, "of ssl_key: 1 is PEM, 2 is DER (default: 1)"),
+    value(
+        "ssl_verify_mode",
+        "0..3",
+        tls::verify_mode,
+        "certificates of clients: none, if any, required, as 2 (default: 0)",
+    ),
+    value("ssl_ca_cert", "FILE", tls::ca_cert, "who may have signed those, PEM"),
+    value("ssl_ciphers", "A:B", tls::ciphers, "ciphers of TLS 1.2, by OpenSSL's names"),
+    value("ssl_min_version", "2|3", tls::min_version, "TLS 1.2 or 1.3 (default: 2)"),
+    value("ssl_wbuf_size", "KB", tls::wbuf_size, "answers encrypted at once (default: 16)"),
+    flag(
+        "ssl_session_cache",
+        |d| d.settings.tls.session_cache = true,
+        "keep TLS sessions here instead of in tickets",
+    ),
+    flag("ssl_kernel_tls", |_| (), "").idle("the process encrypts for itself"),
     refused("ext_path", EXTERNAL_STORAGE),
     refused("ext_page_size", EXTERNAL_STORAGE),
     refused("ext_wbuf_size", EXTERNAL_STORAGE),
@@ -526,11 +540,6 @@ mod tests {
         "modern",
         "no_modern",
         "no_drop_privileges",
-    ];
-
-    const REFUSED: &[&str] = &[
-        "drop_privileges",
-        "sock_cookie_id=1",
         "ssl_chain_cert=a",
         "ssl_key=a",
         "ssl_verify_mode=0",
@@ -541,6 +550,11 @@ mod tests {
         "ssl_session_cache",
         "ssl_kernel_tls",
         "ssl_min_version=2",
+    ];
+
+    const REFUSED: &[&str] = &[
+        "drop_privileges",
+        "sock_cookie_id=1",
         "ext_path=/tmp/x:64m",
         "ext_page_size=8",
         "ext_wbuf_size=8",
@@ -604,6 +618,12 @@ mod tests {
             "tail_repair_time=9",
             "slab_automove=3",
             "slab_automove=-1",
+            "ssl_chain_cert",
+            "ssl_key=",
+            "ssl_verify_mode=4",
+            "ssl_keyformat=3",
+            "ssl_wbuf_size=0",
+            "ssl_min_version=4",
             "slab_automove_ratio=0",
             "slab_automove_ratio=1.1",
             "slab_automove_window=2",

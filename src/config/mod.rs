@@ -8,8 +8,10 @@ mod listen;
 mod resolve;
 mod settings;
 mod size;
+mod tls;
 
 pub use settings::{Eviction, Layout, Listen, ListenTls, ListenTraits, Protocol, Settings, Udp};
+pub use tls::{KeyFormat, TlsSettings, TlsVersion, VerifyMode};
 
 use std::ffi::OsString;
 use std::fmt;

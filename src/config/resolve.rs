@@ -3,6 +3,7 @@
 use super::auth;
 use super::settings::{Eviction, Layout, Listen, Settings};
 use super::size::MIB;
+use super::tls;
 use std::net::IpAddr;
 
 /// memcached's page, bytes: the largest chunk of its ladder.
@@ -70,6 +71,7 @@ impl Draft {
         self.chunk_sizes()?;
         self.lru()?;
         auth::resolve(&mut self)?;
+        tls::resolve(&mut self)?;
         self.unheard();
         self.exposed();
         Ok(self.settings)

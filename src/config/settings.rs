@@ -1,5 +1,6 @@
 //! What the command line resolved to.
 
+use super::tls::{NO_TLS, TlsSettings};
 use std::path::PathBuf;
 
 /// How chunks are laid out; both are parameters of one engine (`ARCHITECTURE.md`).
@@ -101,6 +102,7 @@ pub struct Settings {
     pub unix_traits: ListenTraits,
     /// -a, permission bits
     pub unix_mask: u32,
+    pub tls: TlsSettings,
     pub max_connections: u32,
     pub threads: u32,
     pub backlog: u32,
@@ -214,6 +216,7 @@ const DEFAULTS: Settings = Settings {
     unix_socket: None,
     unix_traits: PLAIN,
     unix_mask: 0o700,
+    tls: NO_TLS,
     max_connections: 1024,
     threads: 4,
     backlog: 1024,

@@ -7,10 +7,11 @@ use crate::command::{self, Command, Error, Replies, Reply, Say, Set, execute, st
 use crate::protocol::outbox::Progress;
 use crate::protocol::{Decoded, Decoder, Echo, Encoder};
 use crate::stats::ConnState;
-use crate::store::{Key, KeyHash};
+use crate::store::{Key, KeyHash, Store};
+use crate::tls::Tls;
 use arrayvec::ArrayVec;
 use bumpalo::Bump;
-use log::{Level, debug, log_enabled};
+use log::{Level, debug, log_enabled, warn};
 use std::io::Result;
 
 /// Commands decoded ahead.
@@ -279,7 +280,22 @@ pub(super) fn run_one(
             replies.reply(Reply::Say(Say::Error(BAD_CHUNK)));
             command::Next::Continue
         }
+        (Command::RefreshCerts, ..) => {
+            refresh_certs(&desk.store, desk.tls.as_deref(), &mut replies);
+            command::Next::Continue
+        }
         (command, _, hash) => execute(&desk.store, &desk.local, command, hash, &mut replies),
+    }
+}
+
+fn refresh_certs(store: &Store, tls: Option<&Tls>, replies: &mut impl Replies) {
+    let Some(tls) = tls else { return replies.reply(Reply::Failed("TLS is not enabled (-Z)")) };
+    match tls.reload(store.clock().now()) {
+        Ok(()) => replies.reply(Reply::Ok),
+        Err(reason) => {
+            warn!("refresh_certs: {reason}; the certificates in use stay");
+            replies.reply(Reply::Failed(&reason));
+        }
     }
 }
 
@@ -293,7 +309,7 @@ pub(super) fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
         Command::Touch(touch) => Some(touch.key),
         Command::Inspect(key) => Some(*key),
         Command::Say(_) | Command::Admin(_) | Command::Dump(_) => None,
-        Command::Quit | Command::HangUp(_) => None,
+        Command::RefreshCerts | Command::Quit | Command::HangUp(_) => None,
     }
 }
 

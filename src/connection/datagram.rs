@@ -327,7 +327,7 @@ mod tests {
             let udp = Udp { listen: Vec::new(), reply_max, reply_rate };
             let settings = Settings { udp, ..Settings::default() };
             let store = Store::new(Arc::new(settings), Arc::new(Clock::manual(1_700_000_000)));
-            let w = Workspace::new(store.expect("a store"), Arc::default());
+            let w = Workspace::new(store.expect("a store"), Arc::default(), None);
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
             let meter = Arc::new(Meter::new(reply_rate));
             let datagrams = Datagrams::new(socket, meter, &w);

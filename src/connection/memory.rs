@@ -83,11 +83,12 @@ impl Connection {
     /// Brings the statistics of what connections keep up to date; true where this one keeps more.
     pub(super) fn count_buffers(&mut self, stats: &Stats) -> bool {
         let bytes = self.rest.capacity() + self.unsent.as_ref().map_or(0, |o| o.capacity());
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if bytes == self.counted_bytes {
             return false;
         }
         let before = replace(&mut self.counted_bytes, bytes);
-        stats.server.buffer_bytes.fetch_add(bytes as i64 - before as i64, Relaxed);
+        stats.server.buffer_bytes.fetch_add(i64::from(bytes) - i64::from(before), Relaxed);
         let holds = i64::from(bytes > 0) - i64::from(before > 0);
         stats.server.buffer_count.fetch_add(holds, Relaxed);
         bytes > before

@@ -26,19 +26,20 @@ use crate::protocol::outbox::{Outbox, Progress};
 use crate::protocol::{Decoder, GET_LINE_MAX};
 use crate::stats::{ConnState, Stats};
 use crate::store::{Local, Store};
+use crate::tls::{self, Tls};
 use batch::Stop;
 use bumpalo::Bump;
 use dump::Dump;
 use gate::Gate;
 use log::{Level, debug, log_enabled};
 use memory::Room;
-use socket2::Socket;
 use std::io::{ErrorKind, Read, Result};
 use std::mem::{size_of, take};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use transport::Transport;
+use std::sync::atomic::Ordering::Relaxed;
+pub use transport::Transport;
 use value::Value;
 
 /// Bytes of input taken at once, into a buffer that all connections of a worker share.
@@ -61,6 +62,8 @@ struct Desk {
     store: Arc<Store>,
     auth: Arc<Auth>,
     local: Local,
+    /// What `refresh_certs` refreshes.
+    tls: Option<Arc<Tls>>,
     outbox: Outbox,
     /// Keys that came in base64, decoded; emptied after each batch.
     arena: Bump,
@@ -92,8 +95,7 @@ pub enum Next {
 
 /// A client that was accepted.
 pub struct Arrival {
-    /// It must not block.
-    pub socket: Socket,
+    pub transport: Transport,
     /// Where it comes from; `None` by a unix socket.
     pub peer: Option<SocketAddr>,
     /// What its listener was told by `-l`.
@@ -107,11 +109,11 @@ pub struct Connection {
     decoder: Decoder,
     /// Bytes that came and are not used up: from `rest_at` on, the front of a request.
     rest: Vec<u8>,
-    rest_at: usize,
+    rest_at: u32,
     /// What the client did not take yet. No command is run meanwhile.
     unsent: Option<Box<Outbox>>,
     /// What this connection added to the statistics of buffers.
-    counted_bytes: usize,
+    counted_bytes: u32,
     last_command: Seconds,
     /// What `stats conns` was last told: it lies in memory that other workers write too.
     shown: (ConnState, Seconds),
@@ -141,14 +143,14 @@ enum State {
 const _: () = assert!(size_of::<Connection>() <= 128);
 
 impl Workspace {
-    pub fn new(store: Arc<Store>, auth: Arc<Auth>) -> Workspace {
+    pub fn new(store: Arc<Store>, auth: Arc<Auth>, tls: Option<Arc<Tls>>) -> Workspace {
         let local = store.local();
         let requests = batch::requests_per_turn(store.settings().requests_per_event);
         let room = Room::new(store.settings());
         let (outbox, arena) = (Outbox::default(), Bump::new());
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
-            desk: Desk { store, auth, local, outbox, arena, piped: false, requests, room },
+            desk: Desk { store, auth, local, tls, outbox, arena, piped: false, requests, room },
         }
     }
 
@@ -168,7 +170,8 @@ impl Connection {
         let protocol = arrival.traits.protocol;
         let gated = w.desk.auth.file.is_some();
         let mut connection = Connection {
-            transport: Transport::Plain(arrival.socket),
+            readable: arrival.transport.has_more(),
+            transport: arrival.transport,
             state: if gated { State::Gate(Gate::default()) } else { State::Command },
             decoder: Decoder::new(protocol),
             rest: Vec::new(),
@@ -177,7 +180,6 @@ impl Connection {
             counted_bytes: 0,
             last_command: now,
             shown: (ConnState::Closed, 0),
-            readable: false,
             closed: false,
             yielded: false,
         };
@@ -200,6 +202,9 @@ impl Connection {
         self.closed |= ready.closed;
         let next = self.turn(w, alone).unwrap_or_else(|e| {
             debug!("<{} {e}", self.file());
+            if tls::is_protocol_error(&e) {
+                w.store().stats().server.tls.ssl_proto_errors.fetch_add(1, Relaxed);
+            }
             // Nothing of this client may go to the next one.
             w.desk.outbox.clear();
             Next::Close
@@ -233,6 +238,9 @@ impl Connection {
 
     /// Takes its leave of the statistics and closes the socket.
     pub fn close(mut self, stats: &Stats) {
+        if self.unsent.is_none() {
+            self.transport.close();
+        }
         self.state = State::Closing;
         self.rest = Vec::new();
         self.unsent = None;
@@ -279,7 +287,7 @@ impl Connection {
             State::Value(value) if value.wants_socket() => return self.fill(&mut w.desk),
             _ => {}
         }
-        let held = self.rest.len() - self.rest_at;
+        let held = self.rest.len() - self.rest_at as usize;
         if held + READ_MIN > w.input.len() {
             return self.receive_long(&mut w.desk, alone);
         }
@@ -287,7 +295,7 @@ impl Connection {
         if got == 0 {
             return Ok(());
         }
-        w.input[..held].copy_from_slice(&self.rest[self.rest_at..]);
+        w.input[..held].copy_from_slice(&self.rest[self.rest_at as usize..]);
         (self.rest, self.rest_at) = (Vec::new(), 0);
         let input = &w.input[..held + got];
         let used = self.process(input, &mut w.desk, alone)?;
@@ -302,7 +310,7 @@ impl Connection {
 
     /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
     fn receive_long(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
-        self.rest.drain(..take(&mut self.rest_at));
+        self.rest.drain(..take(&mut self.rest_at) as usize);
         let held = self.rest.len();
         if held >= GET_LINE_MAX || !self.may_keep(held, desk) {
             self.state = State::Closing;
@@ -319,12 +327,14 @@ impl Connection {
     /// Works on the connection's own bytes.
     fn resume(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
         let rest = take(&mut self.rest);
-        let used = self.rest_at + self.process(&rest[self.rest_at..], desk, alone)?;
+        let from = self.rest_at as usize;
+        let used = from + self.process(&rest[from..], desk, alone)?;
         (self.rest, self.rest_at) = match &rest[used..] {
             [] => (Vec::new(), 0),
             // A part of one request takes as much memory as it needs, unless it is still growing.
             part if !self.yielded && used > 0 => (part.to_vec(), 0),
-            _ => (rest, used),
+            // It is no longer than a get line.
+            _ => (rest, used as u32),
         };
         Ok(())
     }
@@ -394,7 +404,7 @@ impl Connection {
                 Ok(n) => {
                     desk.local.counters.thread.bytes_read.add(n as u64);
                     // A short read means that no more was there: the next bytes make an event.
-                    self.readable = n == into.len() || self.closed;
+                    self.readable = n == into.len() || self.closed || self.transport.has_more();
                     return Ok(n);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {

@@ -1,13 +1,34 @@
 //! What carries a connection's bytes. Whoever reads and writes does not know which it is.
 
+use crate::tls;
 use socket2::Socket;
 use std::io::{IoSlice, Read, Result, Write};
 use std::os::fd::{AsRawFd, RawFd};
 
-/// A stream whose reads take all that has come, up to the buffer's length: as with a socket, less
-/// than that says that no more was there.
-pub(super) enum Transport {
+/// A stream that does not block.
+pub enum Transport {
     Plain(Socket),
+    /// Its handshake is done.
+    Tls(Box<tls::Stream>),
+}
+
+impl Transport {
+    /// True where a read has something to say though the socket may have nothing. Without that, a
+    /// read which did not fill its buffer says that no more is there.
+    #[inline]
+    pub(super) fn has_more(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            Transport::Tls(stream) => stream.has_more(),
+        }
+    }
+
+    /// Ends the stream as its protocol wants it, before it is dropped.
+    pub(super) fn close(&mut self) {
+        if let Transport::Tls(stream) = self {
+            stream.say_goodbye();
+        }
+    }
 }
 
 impl Read for Transport {
@@ -15,6 +36,7 @@ impl Read for Transport {
     fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         match self {
             Transport::Plain(socket) => socket.read(into),
+            Transport::Tls(stream) => stream.read(into),
         }
     }
 }
@@ -24,6 +46,7 @@ impl Write for Transport {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         match self {
             Transport::Plain(socket) => socket.write(bytes),
+            Transport::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -31,6 +54,7 @@ impl Write for Transport {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize> {
         match self {
             Transport::Plain(socket) => socket.write_vectored(slices),
+            Transport::Tls(stream) => stream.write_vectored(slices),
         }
     }
 
@@ -43,6 +67,7 @@ impl AsRawFd for Transport {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Transport::Plain(socket) => socket.as_raw_fd(),
+            Transport::Tls(stream) => stream.as_raw_fd(),
         }
     }
 }

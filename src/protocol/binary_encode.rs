@@ -139,7 +139,7 @@ pub(super) fn reply(out: &mut Vec<u8>, echo: Echo, reply: &Reply<'_>) {
             packet(out, echo, status, b"", text.as_bytes());
         }
         // Of these no request of this protocol is answered by one.
-        Reply::Inspected { .. } | Reply::Say(_) => {}
+        Reply::Inspected { .. } | Reply::Failed(_) | Reply::Say(_) => {}
     }
 }
 

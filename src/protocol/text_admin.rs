@@ -31,6 +31,7 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
         b"slabs" => said(slabs(&args), noreply, used),
         b"lru" => said(lru(&args), noreply, used),
         b"lru_crawler" => lru_crawler(&args, noreply, used),
+        b"refresh_certs" => command(used, Command::RefreshCerts, false),
         b"cache_memlimit" => said(memlimit(&args), noreply, used),
         b"shutdown" => admin(used, Admin::Shutdown(shutdown(&args)), noreply),
         #[cfg(feature = "debug-commands")]

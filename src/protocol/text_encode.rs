@@ -75,6 +75,11 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
             b"\r\n"
         }
         Reply::Stats(lines) => return stats(out, lines),
+        Reply::Failed(reason) => {
+            out.extend_from_slice(b"SERVER_ERROR ");
+            out.extend(reason.bytes().map(|b| if b.is_ascii_control() { b' ' } else { b }));
+            b"\r\n"
+        }
         // Only meta asks for the one, and text has no words for the other.
         Reply::Inspected { .. } | Reply::Closing => b"",
     };

@@ -3,17 +3,19 @@
 
 use super::Shared;
 use super::listener::{Listener, Listeners};
+use super::mailbox::Turns;
 use super::reload::Reloads;
 use super::signals::Signals;
 use super::systemd;
-use super::worker::{Mailbox, Worker};
-use crate::connection::Arrival;
+use crate::config::{ListenTls, ListenTraits};
+use crate::connection::{Arrival, Transport};
 use crate::stats::{ConnState, ServerStats};
 use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 use std::io::{ErrorKind, Result, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,8 +33,9 @@ pub(super) struct Acceptor {
     listeners: Listeners,
     signals: Signals,
     reloads: Reloads,
-    mailboxes: Vec<Arc<Mailbox>>,
-    next_mailbox: usize,
+    workers: Turns,
+    /// Where handshakes are made; empty without TLS.
+    greeters: Turns,
     poll: Poll,
     /// Since when new connections are left waiting: -c is reached, or there are no files left.
     paused: Option<Instant>,
@@ -54,7 +57,8 @@ impl Acceptor {
         listeners: Listeners,
         signals: Signals,
         reloads: Reloads,
-        workers: &[Worker],
+        workers: Turns,
+        greeters: Turns,
     ) -> Result<Acceptor> {
         let poll = Poll::new()?;
         let stats = shared.store.stats();
@@ -69,9 +73,8 @@ impl Acceptor {
         stats.server.curr_connections.fetch_add(listening as i64 - 1, Relaxed);
         stats.server.total_connections.fetch_add(listening, Relaxed);
         stats.server.connection_structures.fetch_add(listening, Relaxed);
-        let mailboxes = workers.iter().map(Worker::mailbox).collect();
-        let (next_mailbox, paused) = (0, None);
-        Ok(Acceptor { shared, listeners, signals, reloads, mailboxes, next_mailbox, poll, paused })
+        let paused = None;
+        Ok(Acceptor { shared, listeners, signals, reloads, workers, greeters, poll, paused })
     }
 
     /// Takes connections in until a signal says stop.
@@ -136,7 +139,7 @@ impl Acceptor {
                 Ok((socket, _)) if full => self.reject(&socket),
                 Ok((socket, peer)) => {
                     let (peer, traits) = (peer.as_socket(), *traits);
-                    self.admit(Arrival { socket, peer, traits });
+                    self.admit(socket, peer, traits);
                 }
                 Err(e) => match e.kind() {
                     ErrorKind::WouldBlock => return Round::Done,
@@ -159,16 +162,18 @@ impl Acceptor {
         self.shared.clients.load(Relaxed) >= max
     }
 
-    fn admit(&mut self, arrival: Arrival) {
-        if let Err(e) = arrival.socket.set_nonblocking(true) {
+    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>, traits: ListenTraits) {
+        if let Err(e) = socket.set_nonblocking(true) {
             warn!("cannot serve a connection: {e}");
             return;
         }
         self.shared.clients.fetch_add(1, Relaxed);
         self.stats().curr_connections.fetch_add(1, Relaxed);
         self.stats().total_connections.fetch_add(1, Relaxed);
-        self.mailboxes[self.next_mailbox].deliver(arrival);
-        self.next_mailbox = (self.next_mailbox + 1) % self.mailboxes.len();
+        let transport = Transport::Plain(socket);
+        let desks =
+            if traits.tls == ListenTls::Off { &mut self.workers } else { &mut self.greeters };
+        desks.deliver(Arrival { transport, peer, traits });
     }
 
     fn reject(&self, mut socket: &Socket) {

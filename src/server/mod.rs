@@ -2,7 +2,9 @@
 
 mod accept;
 mod daemon;
+mod greeter;
 mod listener;
+mod mailbox;
 mod pidfile;
 mod reload;
 mod signals;
@@ -18,12 +20,14 @@ use crate::config::Settings;
 use crate::connection::Meter;
 use crate::maintain::Maintenance;
 use crate::privileges;
-use crate::stats::ServerStats;
 use crate::store::Store;
+use crate::tls::{self, Tls};
 use accept::Acceptor;
 use daemon::Launch;
+use greeter::Greeter;
 use listener::Listeners;
 use log::{debug, warn};
+use mailbox::Turns;
 use pidfile::PidFile;
 use reload::Reloads;
 use signals::Signals;
@@ -32,7 +36,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use worker::Worker;
 
-/// Files that a worker holds beside its clients: its poller and its waker.
+/// Files that a worker, or a greeter, holds beside its clients: its poller and its waker.
 const WORKER_FILES: u64 = 2;
 /// Files of the main thread: its poller, the pipe of signals and the three standard ones.
 const MAIN_FILES: u64 = 6;
@@ -41,6 +45,8 @@ const MAIN_FILES: u64 = 6;
 struct Shared {
     store: Arc<Store>,
     auth: Arc<Auth>,
+    /// With -Z.
+    tls: Option<Arc<Tls>>,
     /// Clients that are connected.
     clients: AtomicUsize,
     /// What UDP clients were answered.
@@ -56,6 +62,8 @@ struct Shared {
 /// file may be where root alone can write, or, where root is short of capabilities, the user alone.
 pub fn run(settings: Settings) -> Result<(), String> {
     let inherited = systemd::listeners(&settings)?;
+    // A daemon changes its directory.
+    let files = tls::Files::named(&settings)?;
     let launch = Launch::begin(&settings)?;
     let settings = Arc::new(settings);
     let signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
@@ -65,6 +73,8 @@ pub fn run(settings: Settings) -> Result<(), String> {
     }
     let mut listeners = Listeners::bind(&settings, inherited)?;
     let store = reserve(&settings)?;
+    // Keys are read while still root, as they may be root's alone.
+    let tls = Tls::open(files, &settings, store.stats().server.tls.clone())?;
     let pid_file = settings.pid_file.as_deref();
     pid_file.iter().for_each(|path| pidfile::warn_of_others(path));
     let roots = pid_file.and_then(|path| PidFile::create(path).ok());
@@ -82,7 +92,10 @@ pub fn run(settings: Settings) -> Result<(), String> {
         systemd::ready();
         launch.ready(&settings);
     };
-    serve(store, auth, &settings, listeners, signals, ready)
+    let (auth, clients) = (Arc::new(auth), AtomicUsize::new(0));
+    let meter = Arc::new(Meter::new(settings.udp.reply_rate));
+    let shared = Arc::new(Shared { store, auth, tls, clients, meter });
+    serve(&shared, listeners, signals, ready)
 }
 
 /// The store, and what -k and -L want of its memory.
@@ -99,39 +112,53 @@ fn reserve(settings: &Arc<Settings>) -> Result<Arc<Store>, String> {
 
 /// Starts the threads, says so by `ready`, and takes connections in until a signal says stop.
 fn serve(
-    store: Arc<Store>,
-    auth: Auth,
-    settings: &Settings,
+    shared: &Arc<Shared>,
     mut listeners: Listeners,
     signals: Signals,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
-    let maintenance = Maintenance::start(&store).map_err(|e| cannot_start("maintenance", e))?;
-    let meter = Arc::new(Meter::new(settings.udp.reply_rate));
-    let shared =
-        Arc::new(Shared { store, auth: Arc::new(auth), clients: AtomicUsize::new(0), meter });
-    announce(&shared.store.stats().server, settings);
+    let settings = shared.store.settings();
+    let maintenance =
+        Maintenance::start(&shared.store).map_err(|e| cannot_start("maintenance", e))?;
+    announce(shared);
     let workers = (0..settings.threads)
         .zip(listeners.take_udp().share(settings.threads as usize))
         .map(|(id, udp)| Worker::start(id, shared.clone(), udp))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| cannot_start("worker", e))?;
-    let reloads = Reloads::new(&shared.auth);
-    let mut acceptor = Acceptor::new(shared, listeners, signals, reloads, &workers)
+    let greeters = start_greeters(shared, &workers).map_err(|e| cannot_start("greeter", e))?;
+    let turns = Turns::new(workers.iter().map(Worker::mailbox).collect(), 0);
+    let greeting = Turns::new(greeters.iter().map(Greeter::mailbox).collect(), 0);
+    let reloads = Reloads::new(shared);
+    let mut acceptor = Acceptor::new(shared.clone(), listeners, signals, reloads, turns, greeting)
         .map_err(|e| cannot_start("listener", e))?;
     ready();
     let ended = acceptor.run();
     systemd::stopping();
     // Closes the listening sockets and removes the unix socket's file before the clients go.
     drop(acceptor);
+    greeters.into_iter().for_each(Greeter::stop);
     workers.iter().for_each(|worker| worker.stop());
     workers.into_iter().for_each(|worker| worker.join());
     maintenance.stop();
     ended.map_err(|e| format!("cannot wait for connections: {e}"))
 }
 
-fn announce(stats: &ServerStats, settings: &Settings) {
-    let files = u64::from(settings.threads) * WORKER_FILES + MAIN_FILES;
+/// With TLS, threads for its handshakes.
+fn start_greeters(shared: &Arc<Shared>, workers: &[Worker]) -> std::io::Result<Vec<Greeter>> {
+    let count = shared.tls.as_ref().map_or(0, |_| greeter::count(workers.len()));
+    let start = |id| {
+        let mailboxes = workers.iter().map(Worker::mailbox).collect();
+        Greeter::start(id, shared.clone(), Turns::new(mailboxes, id))
+    };
+    (0..count).map(start).collect()
+}
+
+fn announce(shared: &Shared) {
+    let (settings, stats) = (shared.store.settings(), &shared.store.stats().server);
+    let greeters = shared.tls.as_ref().map_or(0, |_| greeter::count(settings.threads as usize));
+    let threads = u64::from(settings.threads) + greeters as u64;
+    let files = threads * WORKER_FILES + MAIN_FILES;
     stats.reserved_fds.store(files, Relaxed);
     stats.verbosity.store(settings.verbosity, Relaxed);
     stats.accepting_conns.store(true, Relaxed);

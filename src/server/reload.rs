@@ -1,8 +1,7 @@
 //! What is read again on SIGHUP.
 
-use crate::auth::Auth;
+use super::Shared;
 use log::{info, warn};
-use std::sync::Arc;
 
 /// Reads something again, without touching the connections. Where that fails, what was there stays
 /// in use, and the error says why.
@@ -12,12 +11,17 @@ type Reload = Box<dyn Fn() -> Result<(), String>>;
 pub(super) struct Reloads(Vec<(&'static str, Reload)>);
 
 impl Reloads {
-    pub(super) fn new(auth: &Arc<Auth>) -> Reloads {
+    pub(super) fn new(shared: &Shared) -> Reloads {
         let mut all: Vec<(&'static str, Reload)> = Vec::new();
-        if auth.file.is_some() {
-            let auth = auth.clone();
+        if shared.auth.file.is_some() {
+            let auth = shared.auth.clone();
             let users = move || auth.file.as_ref().map_or(Ok(()), |file| file.reload());
             all.push(("the auth file", Box::new(users)));
+        }
+        if let Some(tls) = shared.tls.clone() {
+            let store = shared.store.clone();
+            let certificates = move || tls.reload(store.clock().now());
+            all.push(("the certificates", Box::new(certificates)));
         }
         Reloads(all)
     }

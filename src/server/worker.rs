@@ -6,28 +6,25 @@
 //! which no event will come: while that list is not empty the worker polls without waiting.
 
 use super::Shared;
+use super::mailbox::{Mailbox, WAKE};
 use crate::clock::Seconds;
-use crate::connection::{Arrival, Connection, Datagrams, Next, Ready, Workspace};
+use crate::connection::{Connection, Datagrams, Next, Ready, Workspace};
 use log::{error, warn};
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
-use parking_lot::Mutex;
+use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Result};
 use std::mem::{replace, take};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Events taken from the system at once.
 const EVENTS_MAX: usize = 256;
-/// The waker's; connections have those of their slots.
-const WAKE: Token = Token(usize::MAX);
-/// The first UDP socket's.
+/// The first UDP socket's token; connections have those of their slots.
 const UDP: usize = usize::MAX / 2;
 /// With -o idle_timeout, idle connections are looked for so often.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -40,13 +37,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     mailbox: Arc<Mailbox>,
     thread: JoinHandle<()>,
-}
-
-/// What other threads tell a worker.
-pub(super) struct Mailbox {
-    arrivals: Mutex<Vec<Arrival>>,
-    stop: AtomicBool,
-    waker: Waker,
 }
 
 /// The worker's own side.
@@ -86,12 +76,9 @@ struct Door {
 impl Worker {
     pub(super) fn start(id: u32, shared: Arc<Shared>, udp: Vec<UdpSocket>) -> Result<Worker> {
         let poll = Poll::new()?;
-        let mailbox = Arc::new(Mailbox {
-            arrivals: Mutex::default(),
-            stop: AtomicBool::new(false),
-            waker: Waker::new(poll.registry(), WAKE)?,
-        });
-        let workspace = Workspace::new(shared.store.clone(), shared.auth.clone());
+        let mailbox = Arc::new(Mailbox::new(poll.registry())?);
+        let Shared { store, auth, tls, .. } = &*shared;
+        let workspace = Workspace::new(store.clone(), auth.clone(), tls.clone());
         let mut shift = Shift {
             shared,
             mailbox: mailbox.clone(),
@@ -117,8 +104,7 @@ impl Worker {
 
     /// Tells the worker to answer what has come, and to end.
     pub(super) fn stop(&self) {
-        self.mailbox.stop.store(true, Release);
-        self.mailbox.wake();
+        self.mailbox.stop();
     }
 
     pub(super) fn join(self) {
@@ -128,26 +114,12 @@ impl Worker {
     }
 }
 
-impl Mailbox {
-    /// Hands over a new connection.
-    pub(super) fn deliver(&self, arrival: Arrival) {
-        self.arrivals.lock().push(arrival);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Err(e) = self.waker.wake() {
-            error!("cannot wake a worker: {e}");
-        }
-    }
-}
-
 impl Shift {
     fn work(&mut self) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let idle_timeout = self.shared.store.settings().idle_timeout;
         let patience = (idle_timeout > 0).then_some(SWEEP);
-        while !self.mailbox.stop.load(Acquire) {
+        while !self.mailbox.is_stopped() {
             self.round(&mut events, if self.slow { Some(SLOW_SWEEP) } else { patience });
             if self.slow {
                 self.close_revoked();
@@ -238,14 +210,13 @@ impl Shift {
 
     /// Takes in the connections that were handed over.
     fn admit(&mut self) {
-        let arrivals = take(&mut *self.mailbox.arrivals.lock());
-        for arrival in arrivals {
+        for arrival in self.mailbox.take() {
             let index = self.free.pop().unwrap_or(self.slots.len());
             if index == self.slots.len() {
                 self.slots.push(Slot::default());
                 self.shared.store.stats().server.connection_structures.fetch_add(1, Relaxed);
             }
-            let file = arrival.socket.as_raw_fd();
+            let file = arrival.transport.as_raw_fd();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let added = self.poll.registry().register(&mut SourceFd(&file), Token(index), interest);
             self.slots[index].connection = Some(Connection::new(arrival, &self.workspace));

@@ -155,6 +155,7 @@ pub struct ServerStats {
     pub time_in_listen_disabled_us: AtomicU64,
     pub accepting_conns: AtomicBool,
     pub malloc_fails: AtomicU64,
+    pub tls: Arc<TlsStats>,
     /// Bytes that connections hold for partial requests and unsent replies, and how many hold any.
     pub buffer_bytes: AtomicI64,
     pub buffer_count: AtomicI64,
@@ -165,6 +166,19 @@ pub struct ServerStats {
     pub reserved_fds: AtomicU64,
     /// `-v` as changed by `verbosity`. On a line of its own: workers read it, others write near it.
     pub verbosity: CachePadded<AtomicU32>,
+}
+
+/// What TLS counts. It is shared with what reads the certificates, which is there before the store.
+#[derive(Default, Debug)]
+pub struct TlsStats {
+    /// Sessions that a client may resume; counted with `-o ssl_session_cache` only.
+    pub ssl_new_sessions: AtomicU64,
+    /// Connections that ended before their handshake did.
+    pub ssl_handshake_errors: AtomicU64,
+    /// Connections that ended by a fault of the protocol afterwards.
+    pub ssl_proto_errors: AtomicU64,
+    /// Clock seconds when the certificates in use were read.
+    pub last_cert_refresh: AtomicU32,
 }
 
 impl Stats {

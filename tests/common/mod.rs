@@ -98,6 +98,11 @@ impl Server {
         }
     }
 
+    /// All TCP ports of IPv4, in the order of -l.
+    pub fn ports(&self) -> Vec<u16> {
+        read_ports(&self.dir.join("ports"), "TCP INET:")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,6 +1,7 @@
 //! `stats`: the server as a whole.
 
 use super::{MEMCACHED_VERSION, Rows, StatLines};
+use crate::clock::Seconds;
 use crate::config::Settings;
 use crate::stats::{ClassSums, MoveStats, ServerStats, ThreadSums};
 use crate::store::{Store, StoreInfo};
@@ -31,6 +32,8 @@ struct Process {
     pid: u32,
     /// Seconds.
     uptime: u32,
+    /// Clock seconds.
+    now: Seconds,
     /// Unix time.
     time: u64,
     user: TimeVal,
@@ -65,6 +68,7 @@ impl Process {
         Process {
             pid: std::process::id(),
             uptime: clock.uptime(),
+            now: clock.now(),
             time: clock.unix(clock.now()),
             user: usage.map_or(zero, |usage| usage.user_time()),
             system: usage.map_or(zero, |usage| usage.system_time()),
@@ -169,6 +173,17 @@ fn traffic(rows: &mut Rows, g: &General<'_>) {
     rows.put("hash_is_expanding", u8::from(g.info.hash_is_expanding));
 }
 
+fn tls(rows: &mut Rows, g: &General<'_>) {
+    let t = &g.server.tls;
+    if g.settings.tls.session_cache {
+        rows.put("ssl_new_sessions", t.ssl_new_sessions.load(Relaxed));
+    }
+    let refreshed = t.last_cert_refresh.load(Relaxed);
+    rows.put("ssl_handshake_errors", t.ssl_handshake_errors.load(Relaxed));
+    rows.put("ssl_proto_errors", t.ssl_proto_errors.load(Relaxed));
+    rows.put("time_since_server_cert_refresh", g.process.now.saturating_sub(refreshed));
+}
+
 /// Page mover, crawler, maintainer, watchers.
 fn background(rows: &mut Rows, g: &General<'_>) {
     if g.settings.slab_reassign {
@@ -201,9 +216,11 @@ fn background(rows: &mut Rows, g: &General<'_>) {
         ("log_watcher_skipped", 0),
         ("log_watcher_sent", 0),
         ("log_watchers", 0),
-        ("unexpected_napi_ids", 0),
-        ("round_robin_fallback", 0),
     ]);
+    if g.settings.tls.enabled {
+        tls(rows, g);
+    }
+    rows.put_all([("unexpected_napi_ids", 0), ("round_robin_fallback", 0)]);
 }
 
 /// Ours, behind memcached's, and only where there is UDP.
@@ -283,6 +300,7 @@ mod tests {
             process: Process {
                 pid: 77,
                 uptime: 2,
+                now: 10,
                 time: 1_700_000_000,
                 user: TimeVal::new(3, 45),
                 system: TimeVal::new(0, 123_456),

@@ -1,7 +1,7 @@
 //! `stats settings`: what the server was started with, and what was changed since.
 
 use super::{Rows, StatLines};
-use crate::config::{Eviction, Layout, Protocol, Settings};
+use crate::config::{Eviction, Layout, Protocol, Settings, TlsSettings};
 use crate::privileges;
 use crate::store::{Knobs, Store};
 use std::fmt::Display;
@@ -137,9 +137,26 @@ fn limits(rows: &mut Rows, s: &Settings) {
     rows.put("track_sizes", "yes");
     // Of these memcached has the first in name only; the next two are features not offered.
     rows.put("inline_ascii_response", "no");
+    tls(rows, &s.tls);
     rows.put("num_napi_ids", 0);
     rows.put("memory_file", "(null)");
     rows.put("client_flags_size", size_of::<u32>());
+}
+
+fn tls(rows: &mut Rows, tls: &TlsSettings) {
+    let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.into());
+    rows.put("ssl_enabled", yes(tls.enabled));
+    rows.put("ssl_chain_cert", or(&tls.chain_cert, "(null)"));
+    rows.put("ssl_key", or(&tls.key, "(null)"));
+    rows.put("ssl_verify_mode", tls.verify_mode as u8);
+    rows.put("ssl_keyformat", tls.key_format as u8);
+    rows.put("ssl_ciphers", or(&tls.ciphers, "NULL"));
+    rows.put("ssl_ca_cert", or(&tls.ca_cert, "NULL"));
+    rows.put("ssl_wbuf_size", tls.wbuf_size);
+    rows.put("ssl_session_cache", yes(tls.session_cache));
+    // The process encrypts for itself, whatever -o ssl_kernel_tls says.
+    rows.put("ssl_kernel_tls", "no");
+    rows.put("ssl_min_version", tls.min_version.name());
 }
 
 /// Of our own options, and what came of -k and -L: behind memcached's keys, so that whoever reads
@@ -232,6 +249,17 @@ mod tests {
         read_buf_mem_limit 0
         track_sizes yes
         inline_ascii_response no
+        ssl_enabled no
+        ssl_chain_cert (null)
+        ssl_key (null)
+        ssl_verify_mode 0
+        ssl_keyformat 1
+        ssl_ciphers NULL
+        ssl_ca_cert NULL
+        ssl_wbuf_size 16384
+        ssl_session_cache no
+        ssl_kernel_tls no
+        ssl_min_version tlsv1.2
         num_napi_ids 0
         memory_file (null)
         client_flags_size 4

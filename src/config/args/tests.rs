@@ -221,11 +221,9 @@ fn what_a_later_release_brings_is_refused_by_name() {
         ("-S", "-S (SASL)"),
         ("-S -B ascii", "-S"),
         ("-e /tmp/mem", "-e"),
-        ("-Z", "-Z"),
         ("-N 4", "-N"),
         ("--enable-sasl", "-S"),
         ("--memory-file=/tmp/mem", "-e"),
-        ("--enable-ssl", "-Z"),
         ("--napi-ids=4", "-N"),
     ] {
         let error = refusal(line);
@@ -283,7 +281,7 @@ fn the_help_is_grouped_and_says_what_there_is() {
 fn the_help_names_no_feature_that_is_absent() {
     let help = printed("-h").to_lowercase();
     assert!(help.contains("unix-socket"));
-    for word in ["ext_path", "proxy_config", "enable-ssl", "no_drop_privileges", "sasl"] {
+    for word in ["ext_path", "proxy_config", "no_drop_privileges", "sasl"] {
         assert!(!help.contains(word), "{word}");
     }
     assert!(!help.starts_with("memcached 1.1."));
