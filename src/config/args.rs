@@ -107,6 +107,10 @@ struct Network {
     #[arg(short = 'Z', long)]
     enable_ssl: bool,
 
+    /// Receive queues of the network card; without effect
+    #[arg(short = 'N', long, value_name = "N", allow_hyphen_values = true)]
+    napi_ids: Option<String>,
+
     /// Requests of one connection before the others' turn (default: 20)
     #[arg(short = 'R', long, value_name = "N", allow_hyphen_values = true)]
     max_reqs_per_event: Option<String>,
@@ -224,8 +228,6 @@ struct Refused {
     enable_sasl: bool,
     #[arg(short = 'e', long, hide = true, allow_hyphen_values = true)]
     memory_file: Option<OsString>,
-    #[arg(short = 'N', long, hide = true, allow_hyphen_values = true)]
-    napi_ids: Option<OsString>,
 }
 
 /// See [`super::parse`].
@@ -277,11 +279,8 @@ fn initial_malloc(text: Option<&OsStr>) -> Result<u64, String> {
 
 impl Refused {
     fn check(&self) -> Result<(), String> {
-        let refused = [
-            (self.enable_sasl, "-S (SASL)"),
-            (self.memory_file.is_some(), "-e (a memory file)"),
-            (self.napi_ids.is_some(), "-N (NAPI ids)"),
-        ];
+        let refused =
+            [(self.enable_sasl, "-S (SASL)"), (self.memory_file.is_some(), "-e (a memory file)")];
         match refused.iter().find(|(given, _)| *given) {
             Some((_, option)) => Err(format!("{option} is not available in this release")),
             None => Ok(()),
@@ -324,6 +323,9 @@ impl Network {
         }
         if let Some(protocol) = given("-B", self.protocol.as_ref(), protocol)? {
             s.protocol = protocol;
+        }
+        if let Some(n) = given("-N", self.napi_ids.as_ref(), |t| number(t, POSITIVE))? {
+            s.napi_ids = n;
         }
         if let Some(n) = given("-R", self.max_reqs_per_event.as_ref(), |t| number(t, POSITIVE))? {
             s.requests_per_event = n;
@@ -501,7 +503,7 @@ fn help() -> String {
     text.push_str(
         "\nAlso accepted: the no_ form of most sub-options, and those that mean nothing any more \
          (modern,\ninline_ascii_resp, hash_algorithm and the like; -v says so). Refused in this \
-         release: -e, -N, -S\nand the sub-options of the proxy and external storage.\n",
+         release: -e, -S\nand the sub-options of the proxy and external storage.\n",
     );
     text
 }

@@ -192,7 +192,7 @@ pub(super) const TABLE: &[SubOption] = &[
         "UDP answers beyond requests, per second and network (default: 1024)",
     ),
     flag("no_drop_privileges", |_| (), "").without_effect("system calls are not confined yet"),
-    refused("drop_privileges", "confinement of system calls"),
+    flag("drop_privileges", |_| (), "").idle("system calls are not confined yet"),
     RELAXED_PRIVILEGES,
     refused("sock_cookie_id", "FreeBSD's socket cookies"),
     value(
@@ -539,6 +539,7 @@ mod tests {
         "no_inline_ascii_resp",
         "modern",
         "no_modern",
+        "drop_privileges",
         "no_drop_privileges",
         "ssl_chain_cert=a",
         "ssl_key=a",
@@ -553,7 +554,6 @@ mod tests {
     ];
 
     const REFUSED: &[&str] = &[
-        "drop_privileges",
         "sock_cookie_id=1",
         "ext_path=/tmp/x:64m",
         "ext_page_size=8",
@@ -728,6 +728,7 @@ mod tests {
             "hot_max_factor=0.3",
             "warm_max_factor=3",
             "slab_automove_freeratio=0.1",
+            "drop_privileges",
             "eviction=lru,hot_lru_pct=30",
             "hot_lru_pct=30,eviction=sieve",
             "hot_lru_pct=30,no_lru_maintainer",

@@ -70,6 +70,7 @@ impl Draft {
         self.item_size()?;
         self.chunk_sizes()?;
         self.lru()?;
+        self.queues()?;
         auth::resolve(&mut self)?;
         tls::resolve(&mut self)?;
         self.unheard();
@@ -136,6 +137,18 @@ impl Draft {
         }
         if s.temp_lru && !s.lru_maintainer {
             return Err("-o temporary_ttl needs lru_maintainer".into());
+        }
+        Ok(())
+    }
+
+    /// -N, which memcached checks so.
+    fn queues(&mut self) -> Result<(), String> {
+        let (queues, threads) = (self.settings.napi_ids, self.settings.threads);
+        if queues > threads {
+            return Err(format!("-N ({queues}) must not exceed -t ({threads})"));
+        }
+        if queues > 0 {
+            self.warn("-N has no effect: connections go to the threads in turn".into());
         }
         Ok(())
     }

@@ -33,6 +33,17 @@ pub enum Protocol {
     Binary,
 }
 
+impl Protocol {
+    /// As memcached calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Auto => "auto-negotiate",
+            Protocol::Ascii => "ascii",
+            Protocol::Binary => "binary",
+        }
+    }
+}
+
 /// Whether a listener speaks TLS, and what it asks of its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListenTls {
@@ -108,6 +119,8 @@ pub struct Settings {
     pub backlog: u32,
     /// -R
     pub requests_per_event: u32,
+    /// -N; 0 where not given. Shown, and no more.
+    pub napi_ids: u32,
     pub evict: bool,
     pub use_cas: bool,
     /// -f
@@ -221,6 +234,7 @@ const DEFAULTS: Settings = Settings {
     threads: 4,
     backlog: 1024,
     requests_per_event: 20,
+    napi_ids: 0,
     evict: true,
     use_cas: true,
     growth_factor: 1.25,

@@ -66,6 +66,7 @@ impl Acceptor {
             let file = listener.socket.as_raw_fd();
             poll.registry().register(&mut SourceFd(&file), Token(id), Interest::READABLE)?;
             stats.conns.set(file as usize, ConnState::Listening, shared.store.clock().now());
+            debug!("<{file} server listening ({})", listener.traits.protocol.name());
         }
         poll.registry().register(&mut SourceFd(&signals.file()), Token(0), Interest::READABLE)?;
         // As memcached counts: listening sockets are connections too, but for one in the gauge.

@@ -34,9 +34,13 @@ impl Drop for PidFile {
     /// Another server's file, which took this one's place, stays.
     fn drop(&mut self) {
         let path = &self.0;
-        if named(path) == i32::try_from(process::id()).ok()
-            && let Err(e) = fs::remove_file(path)
-        {
+        let removed = match fs::read_to_string(path) {
+            Ok(text) if pid_in(&text) != i32::try_from(process::id()).ok() => Ok(()),
+            Ok(_) => fs::remove_file(path),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = removed {
             warn!("-P {}: cannot remove it: {e}", path.display());
         }
     }
@@ -59,14 +63,15 @@ fn write(path: &Path) -> Result<()> {
     written
 }
 
-/// The process that a pid file names.
-fn named(path: &Path) -> Option<i32> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+/// The process that the text of a pid file names.
+fn pid_in(text: &str) -> Option<i32> {
+    text.trim().parse().ok()
 }
 
 /// The process that a pid file names, where there is another such.
 fn running(path: &Path) -> Option<i32> {
-    let pid = named(path).filter(|pid| *pid > 0 && pid.cast_unsigned() != process::id())?;
+    let pid = pid_in(&fs::read_to_string(path).ok()?);
+    let pid = pid.filter(|pid| *pid > 0 && pid.cast_unsigned() != process::id())?;
     match kill(Pid::from_raw(pid), None) {
         // Somebody else's process is a process.
         Ok(()) | Err(Errno::EPERM) => Some(pid),
@@ -148,7 +153,7 @@ mod tests {
         symlink(&precious, path.with_file_name("pid.tmp")).expect("a link");
         let file = PidFile::create(&path).expect("a pid file");
         assert_eq!(fs::read_to_string(&precious).expect("the file"), "data");
-        assert_eq!(named(&path), i32::try_from(process::id()).ok());
+        assert_eq!(fs::read_to_string(&path).expect("it"), format!("{}\n", process::id()));
         drop(file);
     }
 }

@@ -1,7 +1,7 @@
 //! `stats settings`: what the server was started with, and what was changed since.
 
 use super::{Rows, StatLines};
-use crate::config::{Eviction, Layout, Protocol, Settings, TlsSettings};
+use crate::config::{Eviction, Layout, Settings, TlsSettings};
 use crate::privileges;
 use crate::store::{Knobs, Store};
 use std::fmt::Display;
@@ -76,11 +76,6 @@ fn network(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
 }
 
 fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
-    let protocol = match s.protocol {
-        Protocol::Auto => "auto-negotiate",
-        Protocol::Ascii => "ascii",
-        Protocol::Binary => "binary",
-    };
     rows.put("growth_factor", two_places(s.growth_factor));
     rows.put("chunk_size", s.chunk_size);
     rows.put("num_threads", s.threads);
@@ -90,7 +85,7 @@ fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("reqs_per_event", s.requests_per_event);
     rows.put("cas_enabled", yes(s.use_cas));
     rows.put("tcp_backlog", s.backlog);
-    rows.put("binding_protocol", protocol);
+    rows.put("binding_protocol", s.protocol.name());
     // There is no authentication of this kind.
     rows.put("auth_enabled_sasl", "no");
     match &s.auth_file {
@@ -138,7 +133,7 @@ fn limits(rows: &mut Rows, s: &Settings) {
     // Of these memcached has the first in name only; the next two are features not offered.
     rows.put("inline_ascii_response", "no");
     tls(rows, &s.tls);
-    rows.put("num_napi_ids", 0);
+    rows.put("num_napi_ids", s.napi_ids);
     rows.put("memory_file", "(null)");
     rows.put("client_flags_size", size_of::<u32>());
 }
@@ -192,6 +187,7 @@ fn ours(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Protocol;
 
     /// The keys and default values of memcached 1.6.45's `stats settings`, in its order, without
     /// those of extstore and TLS. Four values are ours: hashpower_init (shown as resolved),
@@ -308,6 +304,7 @@ mod tests {
             prefix_delimiter: b'/',
             use_cas: false,
             protocol: Protocol::Binary,
+            napi_ids: 3,
             hot_max_factor: 0.255,
             ..Settings::default()
         };
@@ -321,6 +318,7 @@ mod tests {
         assert_eq!(lines.value("stat_key_prefix"), "/");
         assert_eq!(lines.value("cas_enabled"), "no");
         assert_eq!(lines.value("binding_protocol"), "binary");
+        assert_eq!(lines.value("num_napi_ids"), "3");
         assert_eq!(lines.value("hot_max_factor"), "0.26");
         let ascii = Settings { protocol: Protocol::Ascii, ..Settings::default() };
         assert_eq!(fresh(&ascii).value("binding_protocol"), "ascii");

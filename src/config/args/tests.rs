@@ -50,6 +50,7 @@ fn every_option_is_honoured_under_both_names() {
         ("-b 8675", "--listen-backlog=8675", "backlog: 8675"),
         ("-B ascii", "--protocol=ascii", "protocol: Ascii"),
         ("-B binary", "--protocol=binary", "protocol: Binary"),
+        ("-N 4", "--napi-ids=4", "napi_ids: 4"),
         ("-R 500", "--max-reqs-per-event=500", "requests_per_event: 500"),
         ("-m 100", "--memory-limit=100", "maxbytes: 104857600"),
         ("-M", "--disable-evictions", "evict: false"),
@@ -178,6 +179,8 @@ fn bad_values_end_the_start_with_one_line() {
         ("-b -1", "-b"),
         ("-B http", "-B"),
         ("-R 0", "-R"),
+        ("-N 0", "-N"),
+        ("-N 5", "-N"),
         ("-m 0", "-m"),
         ("-m x", "-m"),
         ("-m 65t", "-m"),
@@ -221,10 +224,8 @@ fn what_a_later_release_brings_is_refused_by_name() {
         ("-S", "-S (SASL)"),
         ("-S -B ascii", "-S"),
         ("-e /tmp/mem", "-e"),
-        ("-N 4", "-N"),
         ("--enable-sasl", "-S"),
         ("--memory-file=/tmp/mem", "-e"),
-        ("--napi-ids=4", "-N"),
     ] {
         let error = refusal(line);
         assert!(error.starts_with(option), "{line}: {error}");
