@@ -24,7 +24,7 @@ fn find_hit(bencher: Bencher<'_, '_>, items: usize) {
         let name = name(bench.turn());
         let key = key(&name);
         let hash = bench.store.hash(key);
-        assert!(black_box(bench.store.inspect(key, hash)).is_some());
+        assert!(black_box(bench.store.inspect(&bench.local, key, hash)).is_some());
     });
 }
 

@@ -4,7 +4,8 @@
 //!
 //! `server > {connection, maintain} > protocol > command > store > item > slab`
 //!
-//! `auth`, `config`, `clock`, `privileges` and `stats` are leaves that any layer may import.
+//! `auth`, `config`, `clock`, `privileges`, `stats` and `watch` are leaves that any layer may
+//! import.
 #![deny(unsafe_code)]
 
 pub mod auth;
@@ -13,6 +14,7 @@ pub mod config;
 pub mod privileges;
 pub mod stats;
 pub mod tls;
+pub mod watch;
 
 pub mod command;
 pub mod connection;

@@ -118,15 +118,7 @@ impl User {
     }
 
     fn delete(&self, name: &str) -> DeleteOutcome {
-        let delete = Delete {
-            key: key(name),
-            compare_cas: None,
-            invalidate: false,
-            touch: None,
-            drop_value: false,
-            client_flags: 0,
-            new_cas: None,
-        };
+        let delete = Delete::of(key(name));
         self.store.delete(&self.local, &delete, self.store.hash(delete.key))
     }
 

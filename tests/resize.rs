@@ -43,15 +43,7 @@ impl User {
     }
 
     fn delete(&self, name: &str) {
-        let delete = Delete {
-            key: key(name),
-            compare_cas: None,
-            invalidate: false,
-            touch: None,
-            drop_value: false,
-            client_flags: 0,
-            new_cas: None,
-        };
+        let delete = Delete::of(key(name));
         let deleted = self.store.delete(&self.local, &delete, self.store.hash(delete.key));
         assert_eq!(deleted, DeleteOutcome::Deleted, "{name}");
     }

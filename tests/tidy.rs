@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] =
     [&["server"], &["connection", "maintain"], &["protocol"], &["command"], &["store"], &["item"]];
 /// What every layer may import, and what imports no layer.
-const LEAVES: [&str; 6] = ["auth", "config", "clock", "stats", "privileges", "tls"];
+const LEAVES: [&str; 7] = ["auth", "config", "clock", "stats", "privileges", "tls", "watch"];
 /// A package, and the paths whose files may name it.
 const FENCES: [(&str, &[&str]); 5] = [
     ("rustls", &["src/tls", "tests", "benches"]),

@@ -20,11 +20,12 @@ pub enum Next {
 }
 
 /// Runs any command but `Set`, whose value the connection has to bring (see [`store_value`] and
-/// [`commit_value`]), `Dump` ([`super::start_dump`]) and `RefreshCerts`. `hash` is the key's, found
-/// ahead so that a batch can prefetch; `None` for keyless commands.
+/// [`commit_value`]), `Dump` ([`super::start_dump`]) and `RefreshCerts`. `Watch` is refused: who can
+/// be a watcher becomes one by [`super::start_watch`]. `hash` is the key's, found ahead so that a
+/// batch can prefetch; `None` for keyless commands.
 ///
 /// # Panics
-/// On those three.
+/// On the first three.
 #[inline]
 pub fn execute(
     store: &Arc<Store>,
@@ -47,6 +48,7 @@ pub fn execute(
         }
         Command::Set(_) => unreachable!("a set is run with its value"),
         Command::Dump(_) | Command::RefreshCerts => unreachable!("run by the connection"),
+        Command::Watch(_) => replies.reply(error(operate::CANNOT_WATCH)),
         Command::Delete(delete) => {
             let key = delete.key;
             store.stats().prefixes.record_delete(key.bytes());
@@ -63,7 +65,7 @@ pub fn execute(
         }
         Command::Inspect(key) => {
             local.counters.thread.meta_cmds.bump();
-            replies.reply(match store.inspect(*key, hashed(*key)) {
+            replies.reply(match store.inspect(local, *key, hashed(*key)) {
                 Some(item) => Reply::Inspected { key: *key, item },
                 None => Reply::Miss(*key),
             });

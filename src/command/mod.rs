@@ -12,7 +12,7 @@ pub use admin::{MEMCACHED_VERSION, StatLines, stats};
 pub use execute::{Next, commit_value, execute, refuse, store_value};
 pub use operate::{
     AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, Shutdown, Targets,
-    start_dump,
+    start_dump, start_watch,
 };
 
 use crate::clock::Exptime;
@@ -20,6 +20,7 @@ use crate::clock::Exptime;
 pub use crate::store::DebugItem;
 pub use crate::store::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use crate::store::{Hit, Key, Refusal};
+pub use crate::watch::{Deleter, Streams};
 
 /// One request, without its value.
 #[derive(Clone, Debug)]
@@ -42,6 +43,9 @@ pub enum Command<'a> {
     Dump(DumpCommand<'a>),
     /// `refresh_certs`, which the connection runs: certificates are no business of the store.
     RefreshCerts,
+    /// The connection becomes a watcher's: see [`start_watch`]. `None` where it names a stream that
+    /// there is not.
+    Watch(Option<Streams>),
     /// Close when everything so far has been sent.
     Quit,
     /// Say what is wrong and close: nothing sensible can follow.

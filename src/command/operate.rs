@@ -4,6 +4,7 @@
 use super::{Error, Reply, Say};
 use crate::config::Settings;
 use crate::store::{Classes, Dump, Reassign, Store};
+use crate::watch::{Refused, Streams, Wake, Watcher};
 use nix::sys::signal::{Signal, raise};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +20,8 @@ const MEMLIMIT_MIN: u32 = 8;
 const MEMLIMIT_MAX: u32 = 1_000_000_000;
 
 const CRAWLER_DISABLED: Error = Error::Client("lru crawler disabled");
+/// Also where no connection could be a watcher's.
+pub(super) const CANNOT_WATCH: Error = Error::Line("WATCHER_FAILED failed to add log watcher");
 const BAD_CLASS: Error = Error::Line("BADCLASS invalid class id");
 
 /// `lru_crawler`, but for the dumps.
@@ -145,6 +148,27 @@ pub fn start_dump(
         ));
     }
     Ok(store.dump(classes(store, command.targets)?))
+}
+
+/// Makes a watcher of a client, whose thread is told by `wake` when there are lines for it.
+/// `streams` and `piped` as with [`Command::Watch`](super::Command::Watch) and [`start_dump`].
+pub fn start_watch(
+    store: &Store,
+    streams: Option<Streams>,
+    piped: bool,
+    wake: Wake,
+) -> Result<Watcher, Error> {
+    if !store.settings().watch_enabled {
+        return Err(Error::Client("watch commands not allowed"));
+    }
+    if piped {
+        return Err(Error::Line("ERROR cannot pipeline other commands before watch"));
+    }
+    let streams = streams.ok_or(Error::Unknown)?;
+    store.watch().add(streams, wake).map_err(|refused| match refused {
+        Refused::TooMany => Error::Line("WATCHER_TOO_MANY log watcher limit reached"),
+        Refused::Failed => CANNOT_WATCH,
+    })
 }
 
 /// The classes that are meant.

@@ -34,9 +34,6 @@ enum Effect {
     /// It would steer something in memcached, but steers nothing here, for the reason given: a
     /// warning says so.
     Idle(&'static str),
-    /// Checked and shown by `stats settings`, but what it would steer comes with a later release:
-    /// a warning says so.
-    Later,
 }
 
 /// The largest `udp_reply_max`, bytes: some more than this could be numbered in datagrams.
@@ -73,10 +70,6 @@ const fn no_op(name: &'static str, why: &'static str) -> SubOption {
 }
 
 impl SubOption {
-    const fn later(self) -> SubOption {
-        SubOption { effect: Effect::Later, ..self }
-    }
-
     const fn idle(self, why: &'static str) -> SubOption {
         SubOption { effect: Effect::Idle(why), ..self }
     }
@@ -87,7 +80,7 @@ impl SubOption {
 
     /// True where `stats settings` may show it but nothing else changes.
     pub(super) fn steers_nothing(&self) -> bool {
-        matches!(self.effect, Effect::Later | Effect::Idle(_))
+        matches!(self.effect, Effect::Idle(_))
     }
 }
 
@@ -181,9 +174,8 @@ pub(super) const TABLE: &[SubOption] = &[
         temporary_ttl,
         "items to live no longer are never evicted (default: off)",
     ),
-    value("watcher_logbuf_size", "KB", watcher_logbuf, "buffer of a watcher (default: 256)")
-        .later(),
-    value("worker_logbuf_size", "KB", worker_logbuf, "buffer of a worker (default: 64)").later(),
+    value("watcher_logbuf_size", "KB", watcher_logbuf, "buffer of a watcher (default: 256)"),
+    value("worker_logbuf_size", "KB", worker_logbuf, "buffer of a worker (default: 64)"),
     value("udp_reply_max", "KB", udp_reply_max, "answers to one UDP datagram (default: 128)"),
     value(
         "udp_reply_rate",
@@ -262,9 +254,6 @@ pub(super) fn apply(draft: &mut Draft, list: &str) -> Result<(), String> {
             Effect::Honoured => (),
             Effect::NoOp(why) => draft.note(format!("-o {name} has no effect: {why}")),
             Effect::Idle(why) => draft.warn(format!("-o {name} steers nothing: {why}")),
-            Effect::Later => draft.warn(format!(
-                "-o {name} is shown by `stats settings` but has no effect in this release"
-            )),
         }
     }
     Ok(())
@@ -712,15 +701,16 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_said() {
-        let twice = "watcher_logbuf_size=8,modern,watcher_logbuf_size=9,lru_crawler=1";
+        let twice = "warm_lru_pct=8,modern,warm_lru_pct=9,lru_crawler=1";
         let s = settings(twice).expect("all good");
         let warned = |part: &str| s.warnings.iter().filter(|w| w.contains(part)).count();
-        assert_eq!(warned("-o watcher_logbuf_size is shown"), 1);
+        assert_eq!(warned("-o warm_lru_pct steers nothing"), 1);
         assert_eq!(warned("takes no value"), 1);
         assert_eq!(s.notes.len(), 1, "{:?}", s.notes);
         let honoured = "eviction=s3,hot_lru_pct=30,slab_automove=2,slab_automove_ratio=0.5,\
             slab_automove_window=30,lru_crawler,lru_crawler_sleep=1,lru_crawler_tocrawl=9,\
-            temporary_ttl=9,bg_cpu_pct=9,hashpower=20,slab_reassign";
+            temporary_ttl=9,bg_cpu_pct=9,hashpower=20,slab_reassign,watcher_logbuf_size=8,\
+            worker_logbuf_size=8";
         let s = settings(honoured).expect("good");
         assert!(s.warnings.is_empty() && s.notes.is_empty(), "{:?} {:?}", s.warnings, s.notes);
         for idle in [

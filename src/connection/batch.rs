@@ -3,12 +3,13 @@
 
 use super::value::{BAD_CHUNK, LINE_END};
 use super::{Connection, Desk, OUTBOX_HIGH, State, write};
-use crate::command::{self, Command, Error, Replies, Reply, Say, Set, execute, store_value};
+use crate::command::{self, Admin, Command, Error, Replies, Reply, Say, Set, execute, store_value};
 use crate::protocol::outbox::Progress;
 use crate::protocol::{Decoded, Decoder, Echo, Encoder};
 use crate::stats::ConnState;
 use crate::store::{Key, KeyHash, Store};
 use crate::tls::Tls;
+use crate::watch::CloseReason;
 use arrayvec::ArrayVec;
 use bumpalo::Bump;
 use log::{Level, debug, log_enabled, warn};
@@ -107,7 +108,7 @@ impl Connection {
             }
             Done { used: at, requests: ran.min(requests), stop: Stop::Blocked }
         } else if let Some(next) = entries.get(ran)
-            && !matches!(self.state, State::Closing)
+            && !matches!(self.state, State::Closing(_))
         {
             let last = ran.checked_sub(1).map(|last| &entries[last]);
             let (at, multiget) =
@@ -156,7 +157,7 @@ impl Connection {
                 Decoded::Command { used, command, echo } => {
                     batch.used += used;
                     let end = batch.used;
-                    let last = matches!(command, Command::Dump(_));
+                    let last = matches!(command, Command::Dump(_) | Command::Watch(_));
                     let multiget = self.decoder.in_multiget();
                     entries.push(Entry { command, echo, value: None, hash: None, multiget, end });
                     if last {
@@ -192,14 +193,14 @@ impl Connection {
             if matches!(entry.command, Command::Admin(_)) {
                 self.show(ConnState::ParseCmd, desk.store.stats());
             }
-            if let Command::Dump(dump) = entry.command {
+            if let Command::Dump(_) | Command::Watch(_) = entry.command {
                 let before = i.checked_sub(1).map(|before| &entries[before]);
                 let piped = before.map_or(desk.piped, is_piped);
-                self.start_dump(dump, piped, entry.echo, desk);
+                self.start_stream(entry, piped, desk);
             } else if run_one(&entry.command, entry.echo, entry.value, entry.hash, desk)
                 == command::Next::Close
             {
-                self.state = State::Closing;
+                self.state = State::Closing(reason_of(&entry.command));
                 return Ok(i + 1);
             }
             if desk.outbox.len() > OUTBOX_HIGH
@@ -212,8 +213,18 @@ impl Connection {
         Ok(entries.len())
     }
 
+    /// Starts what the connection itself goes on with. `piped`: a command came before it whose
+    /// answer is still to be sent.
+    fn start_stream(&mut self, entry: &Entry<'_>, piped: bool, desk: &mut Desk) {
+        match entry.command {
+            Command::Dump(dump) => self.start_dump(dump, piped, entry.echo, desk),
+            Command::Watch(streams) => self.start_watch(streams, piped, entry.echo, desk),
+            _ => {}
+        }
+    }
+
     fn finish(&mut self, tail: Tail<'_>, desk: &mut Desk) -> Stop {
-        if matches!(self.state, State::Closing) {
+        if matches!(self.state, State::Closing(_)) {
             return Stop::Limit;
         }
         match tail {
@@ -228,7 +239,7 @@ impl Connection {
                     self.state = State::Swallow(swallow);
                 }
             }
-            Tail::HangUp => self.state = State::Closing,
+            Tail::HangUp => self.state = State::Closing(CloseReason::Error),
         }
         Stop::Limit
     }
@@ -239,6 +250,15 @@ pub(super) fn log_request(file: usize, decoder: &Decoder, bytes: &[u8]) {
     let Some(text) = decoder.describe(bytes) else { return };
     for line in text.lines() {
         debug!("<{file} {line}");
+    }
+}
+
+/// Why a command that closes its connection does so, as watchers are told.
+fn reason_of(command: &Command<'_>) -> CloseReason {
+    match command {
+        Command::Quit => CloseReason::Normal,
+        Command::Admin(Admin::Shutdown(_)) => CloseReason::Shutdown,
+        _ => CloseReason::Error,
     }
 }
 
@@ -309,7 +329,7 @@ pub(super) fn key_of<'a>(command: &Command<'a>) -> Option<Key<'a>> {
         Command::Touch(touch) => Some(touch.key),
         Command::Inspect(key) => Some(*key),
         Command::Say(_) | Command::Admin(_) | Command::Dump(_) => None,
-        Command::RefreshCerts | Command::Quit | Command::HangUp(_) => None,
+        Command::Watch(_) | Command::RefreshCerts | Command::Quit | Command::HangUp(_) => None,
     }
 }
 

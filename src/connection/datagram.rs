@@ -75,6 +75,7 @@ impl Datagrams {
     /// One turn: answers what came, as many datagrams as one connection may have requests.
     pub fn drive(&mut self, w: &mut Workspace, ready: Ready) -> Next {
         self.readable |= ready.readable;
+        w.desk.local.log.attend(self.file() as i32);
         let next = self.turn(w);
         self.show(w.store().stats());
         next
@@ -280,7 +281,7 @@ fn step<'a>(decoder: &mut Decoder, bytes: &'a [u8], arena: &'a Bump, desk: &mut 
     };
     let (mut end, mut value) = (used, None);
     match &command {
-        Command::Dump(_) => {
+        Command::Dump(_) | Command::Watch(_) => {
             refuse(NOT_HERE, echo, desk);
             return Step::Ran(used, echo);
         }
@@ -327,7 +328,8 @@ mod tests {
             let udp = Udp { listen: Vec::new(), reply_max, reply_rate };
             let settings = Settings { udp, ..Settings::default() };
             let store = Store::new(Arc::new(settings), Arc::new(Clock::manual(1_700_000_000)));
-            let w = Workspace::new(store.expect("a store"), Arc::default(), None);
+            let (store, wake) = (store.expect("a store"), Arc::new(|| ()));
+            let w = Workspace::new(store, Arc::default(), None, wake);
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
             let meter = Arc::new(Meter::new(reply_rate));
             let datagrams = Datagrams::new(socket, meter, &w);
@@ -431,7 +433,7 @@ mod tests {
         for request in ["set a 0 0 4\r\nabc", "set a 0 0 9000000\r\nabc", "ms a 2\r\nab\n"] {
             assert_eq!(bench.texts(request), [cut], "{request}");
         }
-        for dump in ["lru_crawler metadump all\r\n", "lru_crawler mgdump hash\r\n"] {
+        for dump in ["lru_crawler metadump all\r\n", "lru_crawler mgdump hash\r\n", "watch\r\n"] {
             let answers = ["CLIENT_ERROR not available over UDP\r\n", "MN\r\n"];
             assert_eq!(bench.texts(&format!("{dump}mn\r\n")), answers);
         }

@@ -18,8 +18,7 @@ pub(super) struct Dump {
 }
 
 impl Connection {
-    /// Starts a dump, or says why there is none. `piped`: a command came before it whose answer is
-    /// still to be sent.
+    /// Starts a dump, or says why there is none.
     pub(super) fn start_dump(
         &mut self,
         command: DumpCommand<'_>,

@@ -5,6 +5,7 @@ use super::value::LINE_END;
 use super::{Connection, Desk, State};
 use crate::command::Error;
 use crate::protocol::login::{self, Login};
+use crate::watch::CloseReason;
 use log::info;
 
 /// Tokens that a connection may get wrong; with the last it is closed, so that guessing costs a
@@ -39,7 +40,7 @@ impl Connection {
                     }
                     Login::Incomplete => return INCOMPLETE,
                     Login::HangUp => {
-                        self.state = State::Closing;
+                        self.state = State::Closing(CloseReason::Error);
                         return INCOMPLETE;
                     }
                 }
@@ -51,7 +52,7 @@ impl Connection {
             Err(_) if gate.failures < FAILURES_MAX => State::Gate(gate),
             Err(_) => {
                 info!("<{} closed after {FAILURES_MAX} wrong tokens", self.file());
-                State::Closing
+                State::Closing(CloseReason::Error)
             }
         };
         login::encode(desk.outbox.bytes(), answer);

@@ -6,6 +6,7 @@ use crate::command::{Error, Replies, Reply, Say};
 use crate::config::Settings;
 use crate::protocol::{Echo, Encoder};
 use crate::stats::Stats;
+use crate::watch::CloseReason;
 use memchr::memchr;
 use std::mem::replace;
 use std::sync::atomic::Ordering::Relaxed;
@@ -72,7 +73,7 @@ impl Connection {
         desk.outbox.clear();
         desk.room.answers = 0;
         if !multiget {
-            self.state = State::Closing;
+            self.state = State::Closing(CloseReason::Error);
             return rest.len();
         }
         self.decoder.reset();

@@ -15,6 +15,7 @@ mod memory;
 mod meter;
 mod transport;
 mod value;
+mod watch;
 
 pub use datagram::Datagrams;
 pub use meter::Meter;
@@ -27,12 +28,14 @@ use crate::protocol::{Decoder, GET_LINE_MAX};
 use crate::stats::{ConnState, Stats};
 use crate::store::{Local, Store};
 use crate::tls::{self, Tls};
+use crate::watch::{CloseReason, Wake, Watcher};
 use batch::Stop;
 use bumpalo::Bump;
 use dump::Dump;
 use gate::Gate;
 use log::{Level, debug, log_enabled};
 use memory::Room;
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Result};
 use std::mem::{size_of, take};
 use std::net::SocketAddr;
@@ -69,6 +72,10 @@ struct Desk {
     arena: Bump,
     /// A command was run in this turn, and its answer not forced out (as by `mn`).
     piped: bool,
+    /// Tells this worker that there are lines for some watcher of its.
+    wake: Wake,
+    /// Where clients came from, by file number, if somebody watched then.
+    peers: HashMap<usize, SocketAddr>,
     /// Requests of one turn while other connections wait: -R, see [`batch::requests_per_turn`].
     requests: usize,
     room: Room,
@@ -87,6 +94,8 @@ pub struct Ready {
 pub enum Next {
     /// When its socket is ready.
     Wait,
+    /// That, or when there are lines for it: it is a watcher's.
+    Watch,
     /// Soon, without any event: it has work left.
     Again,
     /// Never.
@@ -135,22 +144,38 @@ enum State {
     Swallow(u64),
     /// A command, when the dump in hand is done.
     Dump(Box<Dump>),
+    /// Of no interest: it watches.
+    Watch(Box<Watcher>),
     /// Nothing: what is unsent is sent, then the connection is closed.
-    Closing,
+    Closing(CloseReason),
 }
 
 // An idle connection costs this, its slot and its word for `stats conns`.
 const _: () = assert!(size_of::<Connection>() <= 128);
 
 impl Workspace {
-    pub fn new(store: Arc<Store>, auth: Arc<Auth>, tls: Option<Arc<Tls>>) -> Workspace {
+    /// `wake` is called by other threads, and tells this one that there are lines to send.
+    pub fn new(store: Arc<Store>, auth: Arc<Auth>, tls: Option<Arc<Tls>>, wake: Wake) -> Workspace {
         let local = store.local();
         let requests = batch::requests_per_turn(store.settings().requests_per_event);
         let room = Room::new(store.settings());
-        let (outbox, arena) = (Outbox::default(), Bump::new());
+        let (outbox, arena, peers) = (Outbox::default(), Bump::new(), HashMap::new());
+        let piped = false;
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
-            desk: Desk { store, auth, local, tls, outbox, arena, piped: false, requests, room },
+            desk: Desk {
+                store,
+                auth,
+                local,
+                tls,
+                outbox,
+                arena,
+                piped,
+                wake,
+                peers,
+                requests,
+                room,
+            },
         }
     }
 
@@ -165,7 +190,7 @@ impl Workspace {
 
 impl Connection {
     /// A new client.
-    pub fn new(arrival: Arrival, w: &Workspace) -> Connection {
+    pub fn new(arrival: Arrival, w: &mut Workspace) -> Connection {
         let now = w.store().clock().now();
         let protocol = arrival.traits.protocol;
         let gated = w.desk.auth.file.is_some();
@@ -192,6 +217,7 @@ impl Connection {
             };
             debug!("<{} new {kind}", connection.file());
         }
+        connection.tell_new(arrival.peer, &mut w.desk);
         connection
     }
 
@@ -200,6 +226,7 @@ impl Connection {
     pub fn drive(&mut self, w: &mut Workspace, ready: Ready, alone: bool) -> Next {
         self.readable |= ready.readable | ready.closed;
         self.closed |= ready.closed;
+        w.desk.local.log.attend(self.file() as i32);
         let next = self.turn(w, alone).unwrap_or_else(|e| {
             debug!("<{} {e}", self.file());
             if tls::is_protocol_error(&e) {
@@ -207,6 +234,7 @@ impl Connection {
             }
             // Nothing of this client may go to the next one.
             w.desk.outbox.clear();
+            self.state = State::Closing(CloseReason::Error);
             Next::Close
         });
         let grown = self.count_buffers(w.store().stats());
@@ -236,12 +264,15 @@ impl Connection {
         self.unsent.as_ref().is_some_and(|outbox| outbox.is_revoked())
     }
 
-    /// Takes its leave of the statistics and closes the socket.
-    pub fn close(mut self, stats: &Stats) {
+    /// Takes its leave of the statistics and closes the socket. `reason`: where it is not the
+    /// connection's own.
+    pub fn close(mut self, w: &mut Workspace, reason: Option<CloseReason>) {
+        self.tell_close(reason, &mut w.desk);
+        let stats = w.store().stats();
         if self.unsent.is_none() {
             self.transport.close();
         }
-        self.state = State::Closing;
+        self.state = State::Closing(CloseReason::Normal);
         self.rest = Vec::new();
         self.unsent = None;
         self.count_buffers(stats);
@@ -269,13 +300,16 @@ impl Connection {
                 self.receive(w, alone)?;
             }
         }
+        self.take_lines(&mut w.desk);
         if !self.send(&mut w.desk)? {
+            self.block_lines();
             return Ok(Next::Wait);
         }
         Ok(match self.state {
-            State::Closing => Next::Close,
+            State::Closing(_) => Next::Close,
             State::Dump(_) => Next::Again,
             _ if self.yielded || self.readable => Next::Again,
+            State::Watch(_) => Next::Watch,
             _ => Next::Wait,
         })
     }
@@ -283,7 +317,7 @@ impl Connection {
     /// Reads once and works on what is there.
     fn receive(&mut self, w: &mut Workspace, alone: bool) -> Result<()> {
         match &self.state {
-            State::Closing => return Ok(()),
+            State::Closing(_) => return Ok(()),
             State::Value(value) if value.wants_socket() => return self.fill(&mut w.desk),
             _ => {}
         }
@@ -313,7 +347,7 @@ impl Connection {
         self.rest.drain(..take(&mut self.rest_at) as usize);
         let held = self.rest.len();
         if held >= GET_LINE_MAX || !self.may_keep(held, desk) {
-            self.state = State::Closing;
+            self.state = State::Closing(CloseReason::Error);
             return Ok(());
         }
         let mut rest = take(&mut self.rest);
@@ -386,7 +420,7 @@ impl Connection {
                     self.yielded = true;
                     break;
                 }
-                State::Closing => return Ok(buf.len()),
+                State::Watch(_) | State::Closing(_) => return Ok(buf.len()),
             }
         }
         Ok(at)
@@ -398,7 +432,7 @@ impl Connection {
             match self.transport.read(into) {
                 Ok(0) => {
                     self.readable = false;
-                    self.state = State::Closing;
+                    self.state = State::Closing(CloseReason::Normal);
                     return Ok(0);
                 }
                 Ok(n) => {
@@ -445,12 +479,13 @@ impl Connection {
 
     fn shown_state(&self) -> ConnState {
         match self.state {
+            State::Watch(_) => ConnState::Watch,
             _ if self.unsent.is_some() => ConnState::Mwrite,
             State::Command | State::Gate(_) => ConnState::Read,
             State::Value(_) => ConnState::Nread,
             State::Swallow(_) => ConnState::Swallow,
             State::Dump(_) => ConnState::Mwrite,
-            State::Closing => ConnState::Closing,
+            State::Closing(_) => ConnState::Closing,
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Connection, Desk, State};
 use crate::command::{Command, Error, Replies, Reply, Say, Set, commit_value, refuse};
 use crate::protocol::{Decoded, Decoder, Echo, Encoder};
 use crate::store::Reservation;
+use crate::watch::CloseReason;
 use std::io::{ErrorKind, Result};
 use std::mem::replace;
 
@@ -98,7 +99,7 @@ impl Connection {
             match value.reservation.fill_from(&mut self.transport) {
                 Ok(0) => {
                     self.readable = false;
-                    self.state = State::Closing;
+                    self.state = State::Closing(CloseReason::Normal);
                     return Ok(());
                 }
                 Ok(n) => {

@@ -276,15 +276,7 @@ impl<'a> Request<'a> {
     }
 
     fn delete(&self, key: Key<'a>) -> Command<'a> {
-        Command::Delete(Delete {
-            key,
-            compare_cas: self.cas,
-            invalidate: false,
-            touch: None,
-            drop_value: false,
-            client_flags: 0,
-            new_cas: None,
-        })
+        Command::Delete(Delete { compare_cas: self.cas, ..Delete::of(key) })
     }
 
     fn arith(&self, key: Key<'a>, mut fields: Fields<'a>) -> Option<Command<'a>> {

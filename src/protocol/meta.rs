@@ -3,7 +3,7 @@
 use super::lex::{self, BAD_FORMAT, TOKENS_MAX, Tokens};
 use super::{Decoded, text};
 use crate::clock::Exptime;
-use crate::command::{Arith, Command, Delete, Error, Fetch, Get, Say, Set, SetMode};
+use crate::command::{Arith, Command, Delete, Deleter, Error, Fetch, Get, Say, Set, SetMode};
 use crate::store::Key;
 use bumpalo::Bump;
 
@@ -380,6 +380,7 @@ fn delete<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
         drop_value: flags.has(b'x'),
         client_flags: flags.client_flags.unwrap_or_default(),
         new_cas: flags.new_cas,
+        by: Deleter::Meta,
     };
     done(used, Command::Delete(delete), echo)
 }

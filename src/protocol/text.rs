@@ -189,16 +189,7 @@ fn delete<'a>(args: &'a [u8], used: usize) -> Decoded<'a> {
     let Some(key) = Key::new(key).filter(|_| args.len() <= DELETE_ARGS_MAX) else {
         return say_error(used, BAD_FORMAT, noreply);
     };
-    let delete = Delete {
-        key,
-        compare_cas: None,
-        invalidate: false,
-        touch: None,
-        drop_value: false,
-        client_flags: 0,
-        new_cas: None,
-    };
-    command(used, Command::Delete(delete), noreply)
+    command(used, Command::Delete(Delete::of(key)), noreply)
 }
 
 /// `<key> <delta> [noreply]`

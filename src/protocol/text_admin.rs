@@ -7,7 +7,7 @@ use super::{Decoded, lex::Tokens};
 use crate::command::DebugItem;
 use crate::command::{
     Admin, AutomoveCommand, Command, CrawlerCommand, DumpCommand, DumpForm, Error, LruCommand,
-    Shutdown, StatsTopic, Targets,
+    Shutdown, StatsTopic, Streams, Targets,
 };
 #[cfg(feature = "debug-commands")]
 use crate::store::Key;
@@ -19,6 +19,7 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
     match verb {
         b"version" => return admin(used, Admin::Version, false),
         b"stats" => return stats(&lex::args(args), used),
+        b"watch" => return command(used, Command::Watch(streams(args)), false),
         _ => {}
     }
     let mut tokens = Tokens::new(line);
@@ -151,6 +152,31 @@ fn lru_crawler<'a>(args: &Args<'a>, noreply: bool, used: usize) -> Decoded<'a> {
         _ => Err(Error::Unknown),
     };
     said(admin, noreply, used)
+}
+
+/// The streams of `watch`, each of which may be cut short to any prefix, tried in memcached's
+/// order; without any it is the fetchers. It knows no `noreply`.
+fn streams(args: &[u8]) -> Option<Streams> {
+    const NAMES: [(&str, Streams); 10] = [
+        ("rawcmds", Streams::RAWCMDS),
+        ("evictions", Streams::EVICTIONS),
+        ("fetchers", Streams::FETCHERS),
+        ("mutations", Streams::MUTATIONS),
+        ("sysevents", Streams::SYSEVENTS),
+        ("connevents", Streams::CONNEVENTS),
+        ("proxyreqs", Streams::PROXY),
+        ("proxyevents", Streams::PROXY),
+        ("proxyuser", Streams::PROXY),
+        ("deletions", Streams::DELETIONS),
+    ];
+    let mut tokens = Tokens::new(args).peekable();
+    if tokens.peek().is_none() {
+        return Some(Streams::FETCHERS);
+    }
+    tokens.try_fold(Streams::NONE, |all, token| {
+        let (_, stream) = NAMES.iter().find(|(name, _)| is_short_for(token, name))?;
+        Some(all.and(*stream))
+    })
 }
 
 fn targets(token: &[u8]) -> Targets<'_> {

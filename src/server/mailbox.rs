@@ -1,4 +1,4 @@
-//! What the main thread tells the threads that serve connections.
+//! What other threads tell those that serve connections.
 
 use crate::connection::Arrival;
 use log::error;
@@ -8,7 +8,7 @@ use std::io::Result;
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 /// The waker's token; connections have those of their slots.
 pub(super) const WAKE: Token = Token(usize::MAX);
@@ -17,6 +17,8 @@ pub(super) const WAKE: Token = Token(usize::MAX);
 pub(super) struct Mailbox {
     arrivals: Mutex<Vec<Arrival>>,
     stop: AtomicBool,
+    /// There are lines for some watcher.
+    lines: AtomicBool,
     waker: Waker,
 }
 
@@ -24,7 +26,8 @@ impl Mailbox {
     /// `registry`: of the poller that its thread waits with; it gets an event of [`WAKE`].
     pub(super) fn new(registry: &Registry) -> Result<Mailbox> {
         let waker = Waker::new(registry, WAKE)?;
-        Ok(Mailbox { arrivals: Mutex::default(), stop: AtomicBool::new(false), waker })
+        let (stop, lines) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Mailbox { arrivals: Mutex::default(), stop, lines, waker })
     }
 
     /// Hands over a new connection.
@@ -36,6 +39,17 @@ impl Mailbox {
     /// What was delivered since the last time.
     pub(super) fn take(&self) -> Vec<Arrival> {
         take(&mut *self.arrivals.lock())
+    }
+
+    /// Some watcher has lines to be sent.
+    pub(super) fn tell_lines(&self) {
+        self.lines.store(true, Release);
+        self.wake();
+    }
+
+    /// True where that was told since the last time.
+    pub(super) fn take_lines(&self) -> bool {
+        self.lines.swap(false, AcqRel)
     }
 
     pub(super) fn stop(&self) {

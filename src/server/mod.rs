@@ -22,6 +22,7 @@ use crate::maintain::Maintenance;
 use crate::privileges;
 use crate::store::Store;
 use crate::tls::{self, Tls};
+use crate::watch::Logger;
 use accept::Acceptor;
 use daemon::Launch;
 use greeter::Greeter;
@@ -118,6 +119,7 @@ fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let settings = shared.store.settings();
+    let logger = Logger::start(shared.store.watch()).map_err(|e| cannot_start("logger", e))?;
     let maintenance =
         Maintenance::start(&shared.store).map_err(|e| cannot_start("maintenance", e))?;
     announce(shared);
@@ -141,6 +143,7 @@ fn serve(
     workers.iter().for_each(|worker| worker.stop());
     workers.into_iter().for_each(|worker| worker.join());
     maintenance.stop();
+    logger.stop();
     ended.map_err(|e| format!("cannot wait for connections: {e}"))
 }
 

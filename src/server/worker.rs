@@ -9,6 +9,7 @@ use super::Shared;
 use super::mailbox::{Mailbox, WAKE};
 use crate::clock::Seconds;
 use crate::connection::{Connection, Datagrams, Next, Ready, Workspace};
+use crate::watch::CloseReason;
 use log::{error, warn};
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -47,6 +48,8 @@ struct Shift {
     workspace: Workspace,
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// Connections that watch.
+    watchers: Vec<usize>,
     udp: Vec<Door>,
     /// Connections and UDP sockets that have work left, and an empty list to swap it with.
     again: Vec<usize>,
@@ -77,8 +80,10 @@ impl Worker {
     pub(super) fn start(id: u32, shared: Arc<Shared>, udp: Vec<UdpSocket>) -> Result<Worker> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(poll.registry())?);
+        let told = mailbox.clone();
+        let wake = Arc::new(move || told.tell_lines());
         let Shared { store, auth, tls, .. } = &*shared;
-        let workspace = Workspace::new(store.clone(), auth.clone(), tls.clone());
+        let workspace = Workspace::new(store.clone(), auth.clone(), tls.clone(), wake);
         let mut shift = Shift {
             shared,
             mailbox: mailbox.clone(),
@@ -87,6 +92,7 @@ impl Worker {
             slots: Vec::new(),
             free: Vec::new(),
             udp: Vec::new(),
+            watchers: Vec::new(),
             again: Vec::new(),
             spare: Vec::new(),
             last_sweep: 0,
@@ -160,6 +166,7 @@ impl Shift {
         self.spare = queue;
         if woken {
             self.admit();
+            self.send_lines();
         }
     }
 
@@ -169,12 +176,14 @@ impl Shift {
         let Some(connection) = &mut slot.connection else { return };
         match connection.drive(&mut self.workspace, ready, alone) {
             Next::Wait => self.slow |= connection.has_unsent(),
+            Next::Watch if self.watchers.contains(&index) => {}
+            Next::Watch => self.watchers.push(index),
             Next::Again if slot.queued => {}
             Next::Again => {
                 slot.queued = true;
                 self.again.push(index);
             }
-            Next::Close => self.close(index),
+            Next::Close => self.close(index, None),
         }
     }
 
@@ -219,18 +228,29 @@ impl Shift {
             let file = arrival.transport.as_raw_fd();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let added = self.poll.registry().register(&mut SourceFd(&file), Token(index), interest);
-            self.slots[index].connection = Some(Connection::new(arrival, &self.workspace));
+            self.slots[index].connection = Some(Connection::new(arrival, &mut self.workspace));
             if let Err(e) = added {
                 warn!("cannot serve a connection: {e}");
-                self.close(index);
+                self.close(index, Some(CloseReason::Error));
             }
         }
     }
 
-    fn close(&mut self, index: usize) {
+    /// Gives a turn to the connections for which there may be lines.
+    fn send_lines(&mut self) {
+        if self.mailbox.take_lines() {
+            for index in self.watchers.clone() {
+                self.drive(index, Ready::default(), true);
+            }
+        }
+    }
+
+    /// `reason`: where it is not the connection's own.
+    fn close(&mut self, index: usize, reason: Option<CloseReason>) {
         let Some(connection) = self.slots[index].connection.take() else { return };
         let stats = self.shared.store.stats();
-        connection.close(stats);
+        connection.close(&mut self.workspace, reason);
+        self.watchers.retain(|watcher| *watcher != index);
         stats.server.curr_connections.fetch_sub(1, Relaxed);
         self.shared.clients.fetch_sub(1, Relaxed);
         self.free.push(index);
@@ -248,7 +268,7 @@ impl Shift {
             let quiet = now.saturating_sub(connection.last_command());
             if connection.idle() && quiet > idle_timeout {
                 self.workspace.local().counters.thread.idle_kicks.bump();
-                self.close(index);
+                self.close(index, Some(CloseReason::IdleTimeout));
             }
         }
     }
@@ -263,7 +283,7 @@ impl Shift {
         self.revocations = revocations;
         for index in 0..self.slots.len() {
             if self.slots[index].connection.as_ref().is_some_and(Connection::is_revoked) {
-                self.close(index);
+                self.close(index, Some(CloseReason::Error));
             }
         }
     }
@@ -283,7 +303,7 @@ impl Shift {
             self.round(events, Some(until.saturating_duration_since(Instant::now())));
         }
         for index in 0..self.slots.len() {
-            self.close(index);
+            self.close(index, Some(CloseReason::Shutdown));
         }
         for door in self.udp.drain(..) {
             door.datagrams.close(self.shared.store.stats());

@@ -70,6 +70,10 @@ counters! {
         meta_cmds,
         /// `cmd_flush`
         flush_cmds,
+        /// `log_worker_written`
+        log_written,
+        /// `log_worker_dropped`
+        log_dropped,
         bytes_read, bytes_written, conn_yields, auth_cmds, auth_errors, idle_kicks,
         response_obj_oom, read_buf_oom,
         /// Ticks of the maintenance thread.
@@ -335,6 +339,8 @@ pub enum ConnState {
     Closing = 7,
     /// `conn_read` of a UDP socket
     Datagram = 8,
+    /// `conn_watch`
+    Watch = 9,
 }
 
 impl ConnState {
@@ -348,12 +354,14 @@ impl ConnState {
             ConnState::Swallow => "conn_swallow",
             ConnState::Mwrite => "conn_mwrite",
             ConnState::Closing => "conn_closing",
+            ConnState::Watch => "conn_watch",
         }
     }
 
     fn from_u8(n: u8) -> ConnState {
         use ConnState::*;
-        let all = [Closed, Listening, Read, ParseCmd, Nread, Swallow, Mwrite, Closing, Datagram];
+        let all =
+            [Closed, Listening, Read, ParseCmd, Nread, Swallow, Mwrite, Closing, Datagram, Watch];
         all.get(usize::from(n)).copied().unwrap_or(Closed)
     }
 }

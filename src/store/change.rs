@@ -3,11 +3,13 @@
 use super::Store;
 use super::held::{Found, Held, Purpose};
 use super::read::{bump_unfetched, seconds_left};
-use super::requests::{Arith, Delete, Touch};
+use super::requests::{Arith, Delete, Set, SetMode, Touch};
+use super::tell::Kept;
 use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
 use super::write::{cas_matches, draft_of};
 use crate::clock::Deadline;
 use crate::item::{Plan, Shape};
+use crate::watch::{Got, Stored};
 
 /// Decimal digits of the largest u64.
 const DIGITS_MAX: usize = 20;
@@ -37,6 +39,7 @@ impl Store {
             return self.invalidate(&mut held, delete, found);
         }
         class.delete_hits.bump();
+        held.tell_deleted(delete.key.bytes(), delete.by, &found);
         if !delete.drop_value {
             held.drop_found(found);
         }
@@ -61,6 +64,10 @@ impl Store {
         if let Some(cas) = cas {
             held.shard.put_cas(chunk, cas);
         }
+        // memcached stores the tombstone by a set, which looks for the key once more.
+        let (class, len) = (held.shard.class_id(found.chunk), found.item.value_len(found.shape));
+        held.l.log.got(delete.key.bytes(), Got::Found, class, len);
+        held.tell_stored(&Set::of(delete.key, 0), Stored::Stored, || held.shard.kept(chunk));
         let slot = found.slot;
         held.link_over(found, chunk);
         Some(held.linked(slot, chunk))
@@ -236,6 +243,12 @@ impl Store {
             held.shard.free(chunk);
             return ArithOutcome::NoMemory;
         }
+        // memcached creates it by an add, which looks for the key once more, and gives it its
+        // exptime after that.
+        held.l.log.got(arith.key.bytes(), Got::NotFound, 0, 0);
+        let set = Set { mode: SetMode::Add, ..Set::of(arith.key, digits.len() as u32) };
+        let kept = || Kept { deadline: Deadline::NEVER, ..held.shard.kept(chunk) };
+        held.tell_stored(&set, Stored::Stored, kept);
         let ttl = seconds_left(deadline.0, self.clock.now());
         let cas = cas.filter(|_| arith.return_cas);
         ArithOutcome::Number { value: arith.initial, cas, ttl, ttl_before: ttl }

@@ -316,7 +316,7 @@ impl Store {
             last_access: self.clock.unix(horizon.now.saturating_sub(standing.idle(horizon.now))),
             cas: item.cas(shape),
             fetched: standing.fetched(),
-            class: u32::from(shard.slabs.class_of(chunk).0),
+            class: shard.class_id(chunk),
             size: shard.counted_size(&item.plan(shape)) as u32,
             client_flags: item.client_flags(shape),
             binary_key: shape.has(Shape::BINARY_KEY),
@@ -425,7 +425,7 @@ mod tests {
         put(&store, &l, "short", 5, b"v");
         let class = |name: &str| {
             let key = Key::new(name.as_bytes()).expect("a key");
-            store.inspect(key, store.hash(key)).expect("it is there").class
+            store.inspect(&l, key, store.hash(key)).expect("it is there").class
         };
         let classes = store.classes(&[class("large")]).expect("classes");
         store.clock().advance(5);

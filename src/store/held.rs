@@ -9,6 +9,7 @@ use super::types::{Key, KeyHash, Local};
 use crate::clock::Deadline;
 use crate::item::{Item, Plan, Shape, Standing};
 use crate::stats::ClassCounters;
+use crate::watch::Got;
 use slab::ChunkRef;
 
 /// The line of a key, locked until dropped. What it gives out and takes are chunks of its shard.
@@ -50,17 +51,24 @@ impl<'a> Held<'a> {
     /// The live item of the key. A dead one is unlinked, counted and freed.
     pub fn find(&mut self, key: Key<'_>, purpose: Purpose) -> Option<Found<'a>> {
         let shard = self.shard;
-        let (slot, chunk) = self.line.find(|chunk| {
+        let (log, name) = (&self.l.log, key.bytes());
+        let found = self.line.find(|chunk| {
             let item = shard.item(chunk);
-            item.key_is(item.shape(), key.bytes())
-        })?;
+            item.key_is(item.shape(), name)
+        });
+        let Some((slot, chunk)) = found else {
+            log.got(name, Got::NotFound, 0, 0);
+            return None;
+        };
         let item = shard.item(chunk);
         let (shape, standing) = (item.shape(), item.standing());
         let found = Found { slot, chunk, item, shape, standing };
         let flushed = self.horizon.flushed(standing);
         if !flushed && !self.horizon.expired(item.deadline(shape)) {
+            log.got(name, Got::Found, shard.class_id(chunk), item.value_len(shape));
             return Some(found);
         }
+        log.got(name, if flushed { Got::Flushed } else { Got::Expired }, 0, 0);
         let class = self.class_counters(chunk);
         match purpose {
             Purpose::Read if flushed => self.l.counters.thread.get_flushed.bump(),

@@ -38,6 +38,7 @@ mod report;
 mod requests;
 mod resize;
 mod shard;
+mod tell;
 mod tend;
 #[cfg(test)]
 mod testing;
@@ -57,7 +58,7 @@ pub use least::check;
 pub use mover::{Moved, Reassign};
 pub use pins::Pin;
 pub use read::Hit;
-pub use requests::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
+pub use requests::{Arith, Delete, Deleter, Fetch, Get, Set, SetMode, Touch};
 pub use types::{
     ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, Outcome,
     Refusal, StoreInfo,
@@ -67,6 +68,7 @@ pub use upkeep::Pace;
 use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};
 use crate::stats::{Prefixes, Stats};
+use crate::watch::Watch;
 use crawl::Crawler;
 use evict::Rule;
 use flush::{Flush, Horizon};
@@ -112,6 +114,7 @@ pub struct Store {
     clock: Arc<Clock>,
     settings: Arc<Settings>,
     stats: Stats,
+    watch: Arc<Watch>,
     shards: Box<[Shard]>,
     flush: Flush,
     /// The CAS unique last given out.
@@ -147,6 +150,7 @@ impl Store {
         Ok(Arc::new(Store {
             clock,
             stats: Stats::new(classes, fds, prefixes),
+            watch: Watch::new(settings.worker_logbuf_size, settings.watcher_logbuf_size),
             shards,
             flush: Flush::new(),
             cas: AtomicU64::new(0),
@@ -171,7 +175,9 @@ impl Store {
         let cells = cells.expect("one page of address space");
         let sizes = Arc::new(Sizes { cells, top: AtomicU32::new(0) });
         self.sizes.lock().push(sizes.clone());
-        Local { counters: self.stats.register(), sizes, scratch: Cell::new(Vec::new()) }
+        let counters = self.stats.register();
+        let log = self.watch.log(counters.clone());
+        Local { counters, log, sizes, scratch: Cell::new(Vec::new()) }
     }
 
     pub fn clock(&self) -> &Clock {
@@ -188,6 +194,10 @@ impl Store {
 
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     #[inline]

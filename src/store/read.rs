@@ -11,6 +11,7 @@ use crate::clock::Seconds;
 use crate::config::Eviction;
 use crate::item::{Chain, Item, Shape, Standing, State};
 use crate::stats::ClassCounters;
+use crate::watch::Got;
 use slab::ChunkRef;
 use std::sync::Arc;
 
@@ -185,11 +186,13 @@ impl Store {
                 Some(None) => {
                     l.counters.thread.get_misses.bump();
                     shard.ghost.missed(hash.0);
+                    l.log.got(get.key.bytes(), Got::NotFound, 0, 0);
                     return Some(false);
                 }
                 Some(Some((Seen::NeedsLock, _))) => return None,
                 Some(Some((Seen::Hit(chunk, shape, standing), line))) => {
-                    let class = shard.class_counters(l, shard.slabs.class_of(chunk));
+                    let id = shard.slabs.class_of(chunk);
+                    let class = shard.class_counters(l, id);
                     if get.bump && shard.accessed(standing, horizon.stamp) != standing {
                         // The page may have been given to another class by now, and be full of
                         // others' values: it has not while the line is as it was.
@@ -198,6 +201,8 @@ impl Store {
                         }
                     }
                     shard.count_hit(class, shape, standing);
+                    let (key, len) = (get.key.bytes(), shape.narrow_len());
+                    l.log.got(key, Got::Found, id.0.into(), len);
                     return Some(true);
                 }
             }
@@ -219,8 +224,7 @@ impl Store {
             return false;
         };
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
-            drop(held);
-            return self.fetch(l, &Fetch::of(get.clone()), hash, visit);
+            return self.fetch_held(held, &Fetch::of(get.clone()), hash, Some(found), visit);
         }
         let mut hit =
             Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, held.horizon.now);
@@ -252,7 +256,21 @@ impl Store {
             return found;
         }
         let mut held = self.hold(l, hash);
-        let (found, created) = match held.find(get.key, Purpose::Read) {
+        let found = held.find(get.key, Purpose::Read);
+        self.fetch_held(held, fetch, hash, found, visit)
+    }
+
+    /// The same for what was found, or not, under the line's lock.
+    fn fetch_held<'a>(
+        self: &'a Arc<Self>,
+        mut held: Held<'a>,
+        fetch: &Fetch<'_>,
+        hash: KeyHash,
+        found: Option<Found<'a>>,
+        mut visit: impl FnMut(&Hit<'_>),
+    ) -> bool {
+        let (l, get) = (held.l, &fetch.get);
+        let (found, created) = match found {
             Some(found) => (Some(found), false),
             None => (self.vivify(&mut held, fetch), true),
         };
@@ -328,26 +346,33 @@ impl Store {
     }
 
     /// What `me` and dumps show of a key; nothing is counted or bumped.
-    pub fn inspect(&self, key: Key<'_>, hash: KeyHash) -> Option<Inspection> {
+    pub fn inspect(&self, l: &Local, key: Key<'_>, hash: KeyHash) -> Option<Inspection> {
         let shard = self.shard_of(hash);
         let horizon = self.horizon();
         let line = shard.index.lock(hash.0);
-        let (_, chunk) = line.find(|c| {
+        let found = line.find(|c| {
             let item = shard.item(c);
             item.key_is(item.shape(), key.bytes())
-        })?;
+        });
+        let Some((_, chunk)) = found else {
+            l.log.got(key.bytes(), Got::NotFound, 0, 0);
+            return None;
+        };
         let item = shard.item(chunk);
         let (shape, standing) = (item.shape(), item.standing());
         let deadline = item.deadline(shape);
-        if horizon.flushed(standing) || horizon.expired(deadline) {
+        let flushed = horizon.flushed(standing);
+        if flushed || horizon.expired(deadline) {
+            l.log.got(key.bytes(), if flushed { Got::Flushed } else { Got::Expired }, 0, 0);
             return None;
         }
+        l.log.got(key.bytes(), Got::Found, shard.class_id(chunk), item.value_len(shape));
         Some(Inspection {
             ttl: seconds_left(deadline, horizon.now),
             idle: standing.idle(horizon.now),
             cas: item.cas(shape),
             fetched: standing.fetched(),
-            class: u32::from(shard.slabs.class_of(chunk).0),
+            class: shard.class_id(chunk),
             size: shard.counted_size(&item.plan(shape)) as u32,
             binary_key: shape.has(Shape::BINARY_KEY),
         })

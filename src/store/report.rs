@@ -48,6 +48,7 @@ impl Store {
     /// `stats reset`: what is counted starts again from 0, what is there stays.
     pub fn reset_stats(&self) {
         self.stats.reset();
+        self.watch.reset();
         self.shards.iter().for_each(|shard| shard.victims.forget_last());
     }
 

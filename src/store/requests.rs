@@ -3,6 +3,7 @@
 
 use super::types::Key;
 use crate::clock::Exptime;
+pub use crate::watch::Deleter;
 
 #[derive(Clone, Debug)]
 pub struct Get<'a> {
@@ -82,6 +83,8 @@ pub struct Delete<'a> {
     pub drop_value: bool,
     pub client_flags: u32,
     pub new_cas: Option<u64>,
+    /// What watchers are told that it was.
+    pub by: Deleter,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +151,23 @@ impl<'a> Set<'a> {
             return_cas: false,
             binary_key: false,
             drop_old_on_refusal: true,
+        }
+    }
+}
+
+impl<'a> Delete<'a> {
+    /// A classic delete.
+    #[inline]
+    pub fn of(key: Key<'a>) -> Delete<'a> {
+        Delete {
+            key,
+            compare_cas: None,
+            invalidate: false,
+            touch: None,
+            drop_value: false,
+            client_flags: 0,
+            new_cas: None,
+            by: Deleter::Delete,
         }
     }
 }

@@ -95,6 +95,11 @@ impl Shard {
         self.slabs.geometry().chunk_size(self.slabs.class_of(chunk))
     }
 
+    /// The number of a chunk's class, as operators know it.
+    pub fn class_id(&self, chunk: ChunkRef) -> u32 {
+        u32::from(self.slabs.class_of(chunk).0)
+    }
+
     /// The hash of a linked item's key.
     pub fn hash_of(&self, chunk: ChunkRef) -> u64 {
         let item = self.item(chunk);
@@ -120,6 +125,11 @@ impl Shard {
         let geometry = self.slabs.geometry();
         // What memcached would charge too much for the largest chunk may still fit it here.
         geometry.class_for(self.counted_size(plan)).or(geometry.class_for(plan.size()))
+    }
+
+    /// The same, or the class that chains start in.
+    pub fn class_or_largest(&self, plan: &Plan) -> ClassId {
+        self.class_for(plan).unwrap_or(self.slabs.geometry().largest())
     }
 
     pub fn class_counters<'a>(&self, l: &'a Local, class: ClassId) -> &'a ClassCounters {
@@ -421,6 +431,7 @@ impl Shard {
             }
             return false;
         }
+        self.tell_evicted(l, chunk, item, (shape, standing), horizon);
         class.evicted.bump();
         self.victims.note(self.slabs.class_of(chunk), standing.idle(horizon.now));
         if deadline != 0 {

@@ -114,15 +114,7 @@ impl Bench {
     }
 
     pub fn delete_as(&self, name: &str, invalidate: bool) -> DeleteOutcome {
-        let delete = Delete {
-            key: key(name),
-            compare_cas: None,
-            invalidate,
-            touch: None,
-            drop_value: false,
-            client_flags: 0,
-            new_cas: None,
-        };
+        let delete = Delete { invalidate, ..Delete::of(key(name)) };
         self.store.delete(&self.local, &delete, self.store.hash(delete.key))
     }
 

@@ -2,6 +2,7 @@
 
 use crate::clock::Seconds;
 use crate::stats::Counters;
+use crate::watch::{Log, Stored};
 use slab::Words;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct KeyHash(pub u64);
 /// What one thread needs to use the store: its own counters, and scratch space.
 pub struct Local {
     pub counters: Arc<Counters>,
+    /// What watchers are told by.
+    pub log: Log,
     pub(super) sizes: Arc<Sizes>,
     pub(super) scratch: Cell<Vec<u8>>,
 }
@@ -105,6 +108,18 @@ pub enum DeleteOutcome {
 pub enum Refusal {
     TooLarge,
     NoMemory,
+}
+
+impl From<Outcome> for Stored {
+    fn from(outcome: Outcome) -> Stored {
+        match outcome {
+            Outcome::Stored { .. } => Stored::Stored,
+            Outcome::NotStored => Stored::NotStored,
+            Outcome::Exists => Stored::Exists,
+            Outcome::NotFound => Stored::NotFound,
+            Outcome::NoMemory => Stored::NoMemory,
+        }
+    }
 }
 
 /// What `stats slabs` and `stats items` show of a class beside its counters.

@@ -36,6 +36,8 @@ const JOBS: [Job; 7] = [
     Store::reclaim_step,
 ];
 
+/// Where a file number stands, what background work is done for.
+const NO_CLIENT: i32 = -1;
 /// Lines of the index for one line of ghosts.
 pub(super) const LINES_PER_GHOST: u32 = 4;
 
@@ -55,6 +57,7 @@ impl Store {
     /// A bounded amount of background work.
     pub fn tick(&self, l: &Local) -> Pace {
         l.counters.thread.lru_maintainer_juggles.bump();
+        l.log.attend(NO_CLIENT);
         JOBS.iter().map(|job| job(self, l)).max().unwrap_or(Pace::Rest)
     }
 

@@ -8,9 +8,11 @@ use super::index::LineGuard;
 use super::read::bump_unfetched;
 use super::requests::{Set, SetMode};
 use super::shard::Shard;
+use super::tell::Kept;
 use super::types::{Key, KeyHash, Local, Outcome, Refusal};
 use crate::clock::Deadline;
 use crate::item::{Plan, Shape};
+use crate::watch::Stored;
 use slab::ChunkRef;
 use std::sync::Arc;
 
@@ -140,17 +142,27 @@ impl Store {
         set: &Set<'_>,
         hash: KeyHash,
     ) -> Result<(), Refusal> {
-        let deadline = self.clock.deadline(set.exptime);
-        let mut draft = draft_of(set.key, set.len, deadline, 0, false);
-        draft.plan.client_flags = set.client_flags != 0;
-        let plan = shard.settled(draft.plan);
+        let plan = self.piece_plan(shard, set);
         if shard.charged_size(&plan) > shard.rules.item_size_max as usize {
             self.refused(l, set, hash, Refusal::TooLarge);
             return Err(Refusal::TooLarge);
         }
-        let class = shard.class_for(&plan).unwrap_or(shard.slabs.geometry().largest());
-        shard.class_counters(l, class).set_cmds.bump();
+        shard.class_counters(l, shard.class_or_largest(&plan)).set_cmds.bump();
         Ok(())
+    }
+
+    fn piece_plan(&self, shard: &Shard, set: &Set<'_>) -> Plan {
+        let deadline = self.clock.deadline(set.exptime);
+        let mut draft = draft_of(set.key, set.len, deadline, 0, false);
+        draft.plan.client_flags = set.client_flags != 0;
+        shard.settled(draft.plan)
+    }
+
+    /// A piece that was not appended, as watchers are told of it.
+    fn piece(&self, shard: &Shard, set: &Set<'_>) -> Kept {
+        let class = shard.class_or_largest(&self.piece_plan(shard, set));
+        let deadline = self.clock.deadline(set.exptime);
+        Kept { deadline, class: class.0.into(), len: set.len }
     }
 
     fn bits_for(&self, deadline: Deadline, binary_key: bool) -> u32 {
@@ -167,6 +179,7 @@ impl Store {
 
     /// Counts a refusal, and lets no old value outlive a newer one that was refused.
     fn refused(&self, l: &Local, set: &Set<'_>, hash: KeyHash, why: Refusal) {
+        l.tell_refused(set, why);
         match why {
             Refusal::TooLarge => l.counters.thread.store_too_large.bump(),
             Refusal::NoMemory => l.counters.thread.store_no_memory.bump(),
@@ -185,6 +198,7 @@ impl Store {
         let shard = held.shard;
         let old = held.find(set.key, Purpose::Write);
         if let Some(refusal) = self.judge(&held, set, old.as_ref()) {
+            held.tell_stored(set, refusal.into(), || shard.kept(chunk));
             drop(held);
             shard.free(chunk);
             return refusal;
@@ -217,12 +231,14 @@ impl Store {
             Some(old) => held.link_over(old, chunk),
             None if held.link_new(chunk) => {}
             None => {
+                held.tell_stored(set, Stored::NoMemory, || shard.kept(chunk));
                 drop(held);
                 shard.free(chunk);
                 l.counters.thread.store_no_memory.bump();
                 return Outcome::NoMemory;
             }
         }
+        held.tell_stored(set, Stored::Stored, || shard.kept(chunk));
         Outcome::Stored { cas: cas.filter(|_| set.return_cas), len }
     }
 
@@ -279,6 +295,7 @@ impl Store {
             (Some(old), _) => {
                 let compared = set.compare_cas.filter(|cas| *cas != 0);
                 if compared.is_some() && !cas_matches(compared, old) {
+                    held.tell_stored(set, Stored::Exists, || self.piece(shard, set));
                     return Ok(Outcome::Exists);
                 }
                 let (item, shape) = (old.item, old.shape);
@@ -289,7 +306,10 @@ impl Store {
                 let deadline = self.clock.deadline(exptime);
                 (deadline.0, set.client_flags, 0, self.bits_for(deadline, set.binary_key))
             }
-            (None, None) => return Ok(Outcome::NotStored),
+            (None, None) => {
+                held.tell_stored(set, Stored::NotStored, || self.piece(shard, set));
+                return Ok(Outcome::NotStored);
+            }
         };
         let len = old_len.saturating_add(set.len);
         let plan = Plan {
@@ -302,6 +322,7 @@ impl Store {
         };
         let draft = Draft { key: set.key.bytes(), plan, deadline, client_flags, bits };
         let Ok(chunk) = shard.draft(l, &draft, held.horizon) else {
+            held.tell_stored(set, Stored::NotStored, || self.piece(shard, set));
             return Ok(Outcome::NotStored);
         };
         join(&held, chunk, old.as_ref(), piece, set.mode == SetMode::Prepend);

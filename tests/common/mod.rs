@@ -216,6 +216,22 @@ impl Client {
         Client { stream, pending: Vec::new(), taken: 0, timed_out: false }
     }
 
+    /// The port that it came from, as text.
+    pub fn port(&self) -> String {
+        self.stream.local_addr().expect("an address").port().to_string()
+    }
+
+    /// Ends the connection.
+    pub fn close(self) {
+        drop(self.stream);
+    }
+
+    /// Ends the connection by a reset: what was sent to it and not read is lost.
+    pub fn reset(self) {
+        let socket = socket2::Socket::from(self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("no linger");
+    }
+
     /// Sends `bytes`. A connection that the server has closed shows when the answer is read.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);

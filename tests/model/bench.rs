@@ -187,7 +187,7 @@ impl Bench {
         assert!(levels.iter().all(|level| *level == (0, 0)), "the reclaimer left something");
         let bulk = (0..6).flat_map(|family| (0..4_000).map(move |n| bulk_key(family, n)));
         for bytes in keys.into_iter().chain(bulk) {
-            let delete = plain_delete(key(&bytes));
+            let delete = Delete::of(key(&bytes));
             let outcome = self.store.delete(self.local(), &delete, self.hash(&bytes));
             assert_eq!(outcome, DeleteOutcome::NotFound);
         }
@@ -212,7 +212,7 @@ impl Bench {
 
     /// What the reference has of a key, once it agrees with the store on its being there.
     fn known(&mut self, bytes: &[u8]) -> Option<Entry> {
-        let held = self.store.inspect(key(bytes), self.hash(bytes));
+        let held = self.store.inspect(self.local(), key(bytes), self.hash(bytes));
         let keeps_all = self.keeps_all;
         let (entry, held) = match (self.reference.live(bytes), held) {
             (Some(entry), Some(held)) => (entry.clone(), held),
@@ -232,7 +232,7 @@ impl Bench {
     /// Notes what a step has left under a key; `lossy`: it may have had to drop the item.
     fn learn(&mut self, bytes: &[u8], mut entry: Entry, unique: Unique, lossy: bool) {
         self.reference.entries.insert(bytes.to_vec(), entry.clone());
-        let Some(held) = self.store.inspect(key(bytes), self.hash(bytes)) else {
+        let Some(held) = self.store.inspect(self.local(), key(bytes), self.hash(bytes)) else {
             let dead = self.reference.live(bytes).is_none();
             assert!(dead || lossy, "gone at once: {}", bytes.escape_ascii());
             self.reference.entries.remove(bytes);
@@ -395,7 +395,7 @@ impl Bench {
         for n in 0..count {
             let bytes = bulk_key(family, n);
             let live = self.reference.live(&bytes).is_some();
-            let delete = plain_delete(key(&bytes));
+            let delete = Delete::of(key(&bytes));
             let outcome = self.store.delete(self.local(), &delete, self.hash(&bytes));
             let deleted = outcome == DeleteOutcome::Deleted;
             assert!(!deleted || live, "back from the dead: {}", bytes.escape_ascii());
@@ -502,18 +502,6 @@ fn check_pin((pin, expected): &(Pin, Vec<u8>)) {
 
 fn pick<T>(list: &mut Vec<T>, which: u8) -> Option<T> {
     (!list.is_empty()).then(|| list.swap_remove(usize::from(which) % list.len()))
-}
-
-fn plain_delete(key: Key<'_>) -> Delete<'_> {
-    Delete {
-        key,
-        compare_cas: None,
-        invalidate: false,
-        touch: None,
-        drop_value: false,
-        client_flags: 0,
-        new_cas: None,
-    }
 }
 
 fn set_of<'a>(op: &SetOp, bytes: &'a [u8], compare_cas: Option<u64>) -> Set<'a> {

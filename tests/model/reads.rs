@@ -92,7 +92,10 @@ impl Bench {
         entry.win |= seen.won;
         self.keep_pin(seen);
         // Without memory for a unique it is handed out and not kept.
-        let held = self.store.inspect(key(bytes), self.hash(bytes)).is_some_and(|i| i.cas != 0);
+        let held = self
+            .store
+            .inspect(self.local(), key(bytes), self.hash(bytes))
+            .is_some_and(|i| i.cas != 0);
         let unique = match unique {
             Unique::Fresh(Some(cas)) if !held => {
                 self.newest = self.newest.max(cas);
@@ -119,7 +122,7 @@ impl Bench {
             drop_value: op.drop_value,
             client_flags: op.flags,
             new_cas: op.new_cas,
-            ..plain_delete(key(&bytes))
+            ..Delete::of(key(&bytes))
         };
         let outcome = self.store.delete(self.local(), &delete, self.hash(&bytes));
         let Some(mut entry) = known else { return assert_eq!(outcome, DeleteOutcome::NotFound) };
@@ -129,7 +132,7 @@ impl Bench {
         if outcome == DeleteOutcome::NoMemory {
             self.excuse();
             // How far it came does not matter: it goes whole.
-            self.store.delete(self.local(), &plain_delete(key(&bytes)), self.hash(&bytes));
+            self.store.delete(self.local(), &Delete::of(key(&bytes)), self.hash(&bytes));
             self.reference.entries.remove(&bytes);
             return;
         }

@@ -5,6 +5,7 @@ use crate::clock::Seconds;
 use crate::config::Settings;
 use crate::stats::{ClassSums, MoveStats, ServerStats, ThreadSums};
 use crate::store::{Store, StoreInfo};
+use crate::watch::Figures;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,6 +20,7 @@ struct General<'a> {
     crawler: bool,
     server: &'a ServerStats,
     moves: &'a MoveStats,
+    watchers: Figures,
     process: Process,
     info: StoreInfo,
     thread: ThreadSums,
@@ -48,6 +50,7 @@ pub(super) fn of(store: &Store) -> StatLines {
         crawler: store.knobs().crawler.load(Relaxed),
         server: &stats.server,
         moves: &stats.moves,
+        watchers: store.watch().figures(),
         process: Process::now(store),
         info: store.info(),
         thread: stats.thread_sums(),
@@ -211,11 +214,11 @@ fn background(rows: &mut Rows, g: &General<'_>) {
     }
     rows.put("malloc_fails", g.server.malloc_fails.load(Relaxed));
     rows.put_all([
-        ("log_worker_dropped", 0),
-        ("log_worker_written", 0),
-        ("log_watcher_skipped", 0),
-        ("log_watcher_sent", 0),
-        ("log_watchers", 0),
+        ("log_worker_dropped", g.thread.log_dropped),
+        ("log_worker_written", g.thread.log_written),
+        ("log_watcher_skipped", g.watchers.skipped),
+        ("log_watcher_sent", g.watchers.sent),
+        ("log_watchers", g.watchers.watchers),
     ]);
     if g.settings.tls.enabled {
         tls(rows, g);
@@ -297,6 +300,7 @@ mod tests {
             crawler: settings.lru_crawler,
             server: &server,
             moves: &MoveStats::default(),
+            watchers: Figures::default(),
             process: Process {
                 pid: 77,
                 uptime: 2,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::command::{
-    Admin, AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, StatLines,
-    StatsTopic, Targets, Touch,
+    Admin, AutomoveCommand, CrawlerCommand, Deleter, DumpCommand, DumpForm, LruCommand, StatLines,
+    StatsTopic, Streams, Targets, Touch,
 };
 
 const EXPTIME: &str = "CLIENT_ERROR invalid exptime argument\r\n";
@@ -304,6 +304,10 @@ fn operators_words_may_be_cut_short() {
         ("slabs r -1 2", Command::Admin(Admin::Reassign(Some((-1, 2))))),
         ("slabs reassign 1 x", Command::Admin(Admin::Reassign(None))),
         ("cache_memlimit 64 x", Command::Admin(Admin::MemLimit(64))),
+        ("watch", Command::Watch(Some(Streams::FETCHERS))),
+        ("watch e m", Command::Watch(Some(Streams::EVICTIONS.and(Streams::MUTATIONS)))),
+        ("watch proxyuser  d", Command::Watch(Some(Streams::PROXY.and(Streams::DELETIONS)))),
+        ("watch connevents x", Command::Watch(None)),
     ];
     for (line, expected) in table {
         let line = format!("{line}\r\n");
@@ -357,7 +361,8 @@ fn meta_writes() {
     let cas = Set { compare_cas: Some(0), ..ms(SetMode::Cas) };
     let vivifying = Set { vivify: Some(Exptime(9)), ..ms(SetMode::Append) };
     let binary = Set { key: key("foo"), binary_key: true, ..set.clone() };
-    let md = Delete { invalidate: true, drop_value: true, ..plain_delete("a") };
+    let plain_md = Delete { by: Deleter::Meta, ..plain_delete("a") };
+    let md = Delete { invalidate: true, drop_value: true, ..plain_md.clone() };
     let ma = plain_arith("a");
     let table = [
         ("ms a 1 s k q", Command::Set(set.clone())),
@@ -377,7 +382,7 @@ fn meta_writes() {
         ("ms a 1 MA N9", Command::Set(vivifying)),
         ("ms a 1 MA C0", Command::Set(ms(SetMode::Append))),
         ("ms a 1 MA C7", { Command::Set(Set { compare_cas: Some(7), ..ms(SetMode::Append) }) }),
-        ("md a", Command::Delete(plain_delete("a"))),
+        ("md a", Command::Delete(plain_md)),
         ("md a I x T3 F4 C5 E6", {
             let md = Delete { touch: Some(Exptime(3)), client_flags: 4, ..md };
             Command::Delete(Delete { compare_cas: Some(5), new_cas: Some(6), ..md })

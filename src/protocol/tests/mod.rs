@@ -73,15 +73,7 @@ pub(super) fn plain_arith(name: &str) -> Arith<'_> {
 }
 
 pub(super) fn plain_delete(name: &str) -> Delete<'_> {
-    Delete {
-        key: key(name),
-        compare_cas: None,
-        invalidate: false,
-        touch: None,
-        drop_value: false,
-        client_flags: 0,
-        new_cas: None,
-    }
+    Delete::of(key(name))
 }
 
 pub(super) fn plain_fetch(get: Get<'_>) -> Fetch<'_> {
