@@ -141,6 +141,23 @@ fn evictions_show_what_goes_for_room() {
 }
 
 #[test]
+fn sysevents_show_pages_that_the_server_moves() {
+    let server = Server::start(&["-m", "64", "-o", "layout=memcached"]);
+    let (mut client, mut events) = (server.connect(), watcher(&server, "sysevents"));
+    let value = "v".repeat(9000);
+    let sets = (0..4000).map(|n| format!("set k{n} 0 0 9000 noreply\r\n{value}\r\n"));
+    client.send(sets.collect::<String>().as_bytes());
+    client.exchange(b"mn\r\ncache_memlimit 16\r\n", b"MN\r\nOK\r\n");
+    let class = {
+        let mut gets = watcher(&server, "fetchers");
+        client.exchange(b"mg k3999 s\r\n", b"HD s9000\r\n");
+        word(&gets.line(), "clsid").to_owned()
+    };
+    let moved = format!("type=slab_move src={class} dst=0 state=ok");
+    expect(&mut events, &[moved.as_str(); 10]);
+}
+
+#[test]
 fn connections_show_when_they_come_and_go_and_why() {
     let server = Server::start(&[]);
     let mut events = watcher(&server, "connevents");
@@ -159,6 +176,19 @@ fn connections_show_when_they_come_and_go_and_why() {
     meet(b"quit\r\n", "normal");
     meet(b"GET / HTTP/1.1\r\n", "error");
     meet(&[b'x'; 5000], "error");
+}
+
+#[test]
+fn an_idle_connection_is_closed_for_that_and_a_watcher_never() {
+    let server = Server::start(&["-o", "idle_timeout=1"]);
+    let mut events = watcher(&server, "connevents");
+    let mut client = server.connect();
+    assert!(events.line().contains("type=conn_new"));
+    assert_eq!(word(&events.line(), "reason"), "idle_timeout");
+    assert_eq!(client.next(), None);
+    client = server.connect();
+    assert!(events.line().contains("type=conn_new"), "it still watches");
+    client.close();
 }
 
 #[test]

@@ -20,9 +20,9 @@ pub enum Next {
 }
 
 /// Runs any command but `Set`, whose value the connection has to bring (see [`store_value`] and
-/// [`commit_value`]), `Dump` ([`super::start_dump`]) and `RefreshCerts`. `Watch` is refused: who can
-/// be a watcher becomes one by [`super::start_watch`]. `hash` is the key's, found ahead so that a
-/// batch can prefetch; `None` for keyless commands.
+/// [`commit_value`]), `Dump` ([`super::start_dump`]) and `RefreshCerts`. `Watch` is refused: who
+/// can be a watcher becomes one by [`super::start_watch`]. `hash` is the key's, found ahead so that
+/// a batch can prefetch; `None` for keyless commands.
 ///
 /// # Panics
 /// On the first three.

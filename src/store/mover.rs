@@ -142,6 +142,7 @@ impl Store {
         if mover.now.is_none() {
             let asked = mover.asked_lately(self.clock.now(), self.window());
             mover.now = self.next_move(&mut mover.policies, !asked);
+            mover.now.iter().for_each(|chosen| l.tell_moving(chosen.way.class, chosen.to));
         }
         let Some(mut now) = mover.now.take() else { return Pace::Rest };
         let pace = if now.is_urgent() { Pace::Urgent } else { Pace::Spare };

@@ -10,7 +10,7 @@ use super::types::{Local, Refusal};
 use crate::clock::{Deadline, Seconds};
 use crate::item::{Item, Shape, Standing};
 use crate::watch::{Deleter, Event, Stored, Storer, Streams};
-use slab::ChunkRef;
+use slab::{ChunkRef, ClassId};
 
 /// An item as a storage command leaves it, or would have.
 pub(super) struct Kept {
@@ -39,6 +39,15 @@ impl Local {
         let ttl = if deadline == Deadline::NEVER { 0 } else { deadline.0.wrapping_sub(now) };
         let client = self.log.client();
         self.log.note(Event::ItemStore { stored, by, ttl, class, client, size: len }, key);
+    }
+
+    /// The mover has chosen a page of `from` for `to`; `None` is the pool.
+    pub(super) fn tell_moving(&self, from: ClassId, to: Option<ClassId>) {
+        if self.log.wants(Streams::SYSEVENTS) {
+            let (src, dst) = (from.0, to.map_or(0, |class| class.0));
+            let text = format!("type=slab_move src={src} dst={dst} state=ok");
+            self.log.note(Event::Text(Streams::SYSEVENTS), text.as_bytes());
+        }
     }
 
     /// A value found no room. memcached's line has its arguments mixed up here: what it shows
