@@ -116,6 +116,17 @@ fn a_daemon_serves_when_its_starter_ends() {
 }
 
 #[test]
+fn a_daemons_files_are_where_it_was_started() {
+    let dir = temp_dir("daemon");
+    let mut command = command(&["-d", "-s", "socket", "-P", "pid"]);
+    let output = command.current_dir(&dir).output().expect("an end");
+    assert!(output.status.success(), "{output:?}");
+    let pid = fs::read_to_string(dir.join("pid")).expect("a pid file");
+    let daemon = Daemon { pid: pid.trim().parse().expect("a number"), dir };
+    assert!(ask(&daemon.dir.join("socket"), "version\r\nquit\r\n").starts_with("VERSION "));
+}
+
+#[test]
 fn a_daemon_that_cannot_start_says_so_to_its_starter() {
     let dir = temp_dir("daemon");
     let missing = dir.join("missing/pid");

@@ -8,7 +8,7 @@ use nix::unistd::{dup2_stderr, dup2_stdout};
 use std::env;
 use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Read, Result, Write, pipe};
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use std::process::exit;
 
 /// The exit status of a server that could not start or go on: `EX_OSERR` of sysexits.h, as
@@ -27,11 +27,17 @@ impl Launch {
     /// With -d, goes on in a child without a terminal. The process that was started stays until
     /// that one is ready, and ends with status 0, or until it is gone, and ends with [`EX_OSERR`];
     /// what went wrong is on stderr, which both have. There may be no other thread yet.
-    pub(super) fn begin(settings: &Settings) -> std::result::Result<Launch, String> {
+    ///
+    /// The child changes its directory, so names of files are made whole.
+    pub(super) fn begin(settings: &mut Settings) -> std::result::Result<Launch, String> {
         if !settings.daemonize {
             return Ok(Launch { parent: None });
         }
         let failed = |e: &dyn std::fmt::Display| format!("-d: cannot become a daemon: {e}");
+        let files = [&mut settings.pid_file, &mut settings.unix_socket, &mut settings.auth_file];
+        for path in files.into_iter().flatten() {
+            *path = absolute(&*path).map_err(|e| failed(&e))?;
+        }
         let (reader, writer) = pipe().map_err(|e| failed(&e))?;
         let outcome = Daemonize::new()
             .working_directory(directory(settings))

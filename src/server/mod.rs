@@ -61,11 +61,11 @@ struct Shared {
 /// The TCP and UDP sockets are bound while still root, so that ports below 1024 can be had; the
 /// unix socket after that, as memcached does, so that it belongs to the user that -u names. The pid
 /// file may be where root alone can write, or, where root is short of capabilities, the user alone.
-pub fn run(settings: Settings) -> Result<(), String> {
+pub fn run(mut settings: Settings) -> Result<(), String> {
     let inherited = systemd::listeners(&settings)?;
     // A daemon changes its directory.
     let files = tls::Files::named(&settings)?;
-    let launch = Launch::begin(&settings)?;
+    let launch = Launch::begin(&mut settings)?;
     let settings = Arc::new(settings);
     let signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
     privileges::raise_file_limit(settings.max_connections)?;
