@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Drives a server with the clients that people use: pymemcache, python-memcached, pylibmc where it
-is installed, the tools of libmemcached, and memcached's own memcached-tool.
+"""Drives a server with the clients that people use: pymemcache, python-memcached, pylibmc and
+python-binary-memcached where they are installed, the tools of libmemcached, and memcached's own
+memcached-tool.
 
     e2e.py /path/to/server
 
@@ -20,15 +21,21 @@ import time
 MEMCACHED_TOOL = "/usr/share/memcached/scripts/memcached-tool"
 
 
+USER, PASSWORD = "jane", "pencil"
+
+
 @contextlib.contextmanager
-def running(server):
-    """A server on an ephemeral port; gives that port."""
+def running(server, *options):
+    """A server on an ephemeral port, which knows one user; gives that port."""
     with tempfile.TemporaryDirectory() as folder:
         ports = os.path.join(folder, "ports")
-        command = [server, "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "64"]
+        users = os.path.join(folder, "users")
+        with open(users, "w", encoding="ascii") as file:
+            file.write(f"{USER}:{PASSWORD}\n")
+        command = [server, "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "64", *options]
         if os.geteuid() == 0:
             command += ["-u", "root"]
-        environment = dict(os.environ, MEMCACHED_PORT_FILENAME=ports)
+        environment = dict(os.environ, MEMCACHED_PORT_FILENAME=ports, MEMCACHED_SASL_PWDB=users)
         process = subprocess.Popen(command, env=environment)
         try:
             yield wait_for_port(process, ports)
@@ -162,6 +169,40 @@ def with_memcached_tool(port):
     assert sum(line.startswith("add key") for line in tool("dump")) == 99
 
 
+def sasl_with_bmemcached(port):
+    import bmemcached
+
+    client = bmemcached.Client([f"127.0.0.1:{port}"], USER, PASSWORD)
+    assert client.set("a", "value") and client.get("a") == "value"
+    assert client.incr("n", 5, default=7) == 7 and client.incr("n", 5) == 12
+    client.disconnect_all()
+    stranger = bmemcached.Client([f"127.0.0.1:{port}"], USER, "wrong")
+    try:
+        stranger.get("a")
+    except bmemcached.exceptions.MemcachedException as error:
+        assert error.code == 0x20, error
+        return
+    raise AssertionError("a wrong password was let in")
+
+
+def sasl_with_tools(port):
+    server = [f"--servers=127.0.0.1:{port}", "--binary"]
+
+    def run(tool, password, *arguments):
+        command = [tool, *server, f"--username={USER}", f"--password={password}", *arguments]
+        return subprocess.run(command, capture_output=True, timeout=60, check=False)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a_file")
+        with open(path, "wb") as file:
+            file.write(b"content")
+        done = run("memccp", PASSWORD, "--set", path)
+        assert done.returncode == 0, done
+    assert b"content" in run("memccat", PASSWORD, "a_file").stdout
+    stranger = run("memccat", "wrong", "a_file")
+    assert b"content" not in stranger.stdout, stranger
+
+
 def installed(module):
     try:
         __import__(module)
@@ -171,20 +212,23 @@ def installed(module):
 
 
 def main():
+    tools = shutil.which("memcstat") is not None
     parts = [
-        ("pymemcache", with_pymemcache, installed("pymemcache")),
-        ("python-memcached", with_python_memcached, installed("memcache")),
-        ("pylibmc", with_pylibmc, installed("pylibmc")),
-        ("memccapable", with_memccapable, shutil.which("memccapable") is not None),
-        ("memcached-tool", with_memcached_tool, os.path.exists(MEMCACHED_TOOL)),
-        ("libmemcached's tools", with_tools, shutil.which("memcstat") is not None),
+        ("pymemcache", with_pymemcache, installed("pymemcache"), []),
+        ("python-memcached", with_python_memcached, installed("memcache"), []),
+        ("pylibmc", with_pylibmc, installed("pylibmc"), []),
+        ("memccapable", with_memccapable, shutil.which("memccapable") is not None, []),
+        ("memcached-tool", with_memcached_tool, os.path.exists(MEMCACHED_TOOL), []),
+        ("libmemcached's tools", with_tools, tools, []),
+        ("bmemcached over SASL", sasl_with_bmemcached, installed("bmemcached"), ["-S"]),
+        ("libmemcached's tools over SASL", sasl_with_tools, tools, ["-S"]),
     ]
     ran = 0
-    for name, part, available in parts:
+    for name, part, available, options in parts:
         if not available:
             print(f"{name}: skipped, not installed")
             continue
-        with running(sys.argv[1]) as port:
+        with running(sys.argv[1], *options) as port:
             part(port)
         ran += 1
         print(f"{name}: ok")

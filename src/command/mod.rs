@@ -181,6 +181,12 @@ pub enum Reply<'a> {
     /// The answer to a quit, for dialects that have one.
     Closing,
     Version(&'static str),
+    /// The mechanisms by which clients can say who they are, separated by blanks.
+    Mechanisms(&'static str),
+    /// A mechanism's message, which the client has to answer.
+    Challenge(&'a [u8]),
+    /// The client is who it says it is.
+    LoggedIn,
     Stats(&'a StatLines),
     /// The server could not do it, for this reason.
     Failed(&'a str),

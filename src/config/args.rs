@@ -1,6 +1,6 @@
 //! memcached's short and long options, what they set, and the help.
 
-use super::auth::Authentication;
+use super::auth::{Authentication, PASSWORDS};
 use super::extended::{self, TABLE};
 use super::listen::listeners;
 use super::resolve::Draft;
@@ -224,8 +224,6 @@ struct Information {
 /// Options that a later release brings: known, so that the refusal can name them.
 #[derive(clap::Args, Debug)]
 struct Refused {
-    #[arg(short = 'S', long, hide = true)]
-    enable_sasl: bool,
     #[arg(short = 'e', long, hide = true, allow_hyphen_values = true)]
     memory_file: Option<OsString>,
 }
@@ -247,7 +245,8 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Stri
     args.refused.check()?;
     let mut draft = Draft::default();
     args.network.draft(&mut draft.settings)?;
-    args.authentication.draft(&mut draft.settings, args.network.protocol.is_some())?;
+    let (given, passwords) = (args.network.protocol.is_some(), std::env::var_os(PASSWORDS));
+    args.authentication.draft(&mut draft.settings, given, passwords)?;
     args.memory.draft(&mut draft)?;
     args.process.draft(&mut draft)?;
     args.commands.draft(&mut draft.settings)?;
@@ -279,8 +278,7 @@ fn initial_malloc(text: Option<&OsStr>) -> Result<u64, String> {
 
 impl Refused {
     fn check(&self) -> Result<(), String> {
-        let refused =
-            [(self.enable_sasl, "-S (SASL)"), (self.memory_file.is_some(), "-e (a memory file)")];
+        let refused = [(self.memory_file.is_some(), "-e (a memory file)")];
         match refused.iter().find(|(given, _)| *given) {
             Some((_, option)) => Err(format!("{option} is not available in this release")),
             None => Ok(()),
@@ -503,7 +501,7 @@ fn help() -> String {
     text.push_str(
         "\nAlso accepted: the no_ form of most sub-options, and those that mean nothing any more \
          (modern,\ninline_ascii_resp, hash_algorithm and the like; -v says so). Refused in this \
-         release: -e, -S\nand the sub-options of the proxy and external storage.\n",
+         release: -e\nand the sub-options of the proxy and external storage.\n",
     );
     text
 }

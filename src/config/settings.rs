@@ -158,6 +158,8 @@ pub struct Settings {
     pub protocol: Protocol,
     /// -Y
     pub auth_file: Option<PathBuf>,
+    /// With -S, the environment's `MEMCACHED_SASL_PWDB`.
+    pub sasl_passwords: Option<PathBuf>,
     pub maxconns_fast: bool,
     pub idle_timeout: u32,
     pub flush_enabled: bool,
@@ -256,6 +258,7 @@ const DEFAULTS: Settings = Settings {
     verbosity: 0,
     protocol: Protocol::Auto,
     auth_file: None,
+    sasl_passwords: None,
     maxconns_fast: true,
     idle_timeout: 0,
     flush_enabled: true,

@@ -1,6 +1,7 @@
 //! Runs the requests of one read in batches: all are decoded first, so that the index lines and
 //! items that they need are on their way from memory when the first is run.
 
+use super::sasl::Login;
 use super::value::{BAD_CHUNK, LINE_END};
 use super::{Connection, Desk, OUTBOX_HIGH, State, write};
 use crate::command::{self, Admin, Command, Error, Replies, Reply, Say, Set, execute, store_value};
@@ -75,6 +76,8 @@ enum Tail<'a> {
         error: Error,
         echo: Echo<'a>,
     },
+    /// A request to be let in, of a server that asks for it.
+    Login,
     HangUp,
 }
 
@@ -94,7 +97,7 @@ impl Connection {
         let before = self.decoder.clone();
         let arena = std::mem::take(&mut desk.arena);
         let mut entries = Entries::new();
-        let batch = self.decode(buf, requests, &arena, &mut entries);
+        let batch = self.decode(buf, requests, desk.auth.sasl.is_some(), &arena, &mut entries);
         let Batch { used, requests, tail } = batch;
         let room = desk.room.take(entries.len());
         let ran = self.run(&mut entries[..room], desk)?;
@@ -128,6 +131,7 @@ impl Connection {
         &mut self,
         buf: &'a [u8],
         requests: usize,
+        login: bool,
         arena: &'a Bump,
         entries: &mut Entries<'a>,
     ) -> Batch<'a> {
@@ -166,6 +170,17 @@ impl Connection {
                 }
                 Decoded::Refused { used, swallow, error, echo } => {
                     batch.used += used;
+                    batch.tail = Tail::Refused { swallow, error, echo };
+                    break;
+                }
+                // One who is in may ask again: the gate takes the same bytes.
+                Decoded::Login { .. } if login => {
+                    batch.tail = Tail::Login;
+                    break;
+                }
+                Decoded::Login { used, len, echo, .. } => {
+                    batch.used += used;
+                    let (swallow, error) = (len.into(), Error::Unknown);
                     batch.tail = Tail::Refused { swallow, error, echo };
                     break;
                 }
@@ -239,6 +254,7 @@ impl Connection {
                     self.state = State::Swallow(swallow);
                 }
             }
+            Tail::Login => self.state = State::Sasl(Box::new(Login::inside())),
             Tail::HangUp => self.state = State::Closing(CloseReason::Error),
         }
         Stop::Limit

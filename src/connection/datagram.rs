@@ -277,6 +277,10 @@ fn step<'a>(decoder: &mut Decoder, bytes: &'a [u8], arena: &'a Bump, desk: &mut 
             let swallow = usize::try_from(swallow).unwrap_or(usize::MAX);
             return Step::Ran(used.saturating_add(swallow), echo);
         }
+        Decoded::Login { used, len, echo, .. } => {
+            refuse(Error::Unknown, echo, desk);
+            return Step::Ran(used.saturating_add(len as usize), echo);
+        }
         Decoded::Incomplete | Decoded::HangUp => return Step::Stop,
     };
     let (mut end, mut value) = (used, None);

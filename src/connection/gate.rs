@@ -8,9 +8,9 @@ use crate::protocol::login::{self, Login};
 use crate::watch::CloseReason;
 use log::info;
 
-/// Tokens that a connection may get wrong; with the last it is closed, so that guessing costs a
+/// Attempts of a connection that may fail; with the last it is closed, so that guessing costs a
 /// connection for each so many guesses.
-const FAILURES_MAX: u8 = 16;
+pub(super) const FAILURES_MAX: u8 = 16;
 
 /// A connection before its gate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,7 +61,7 @@ impl Connection {
 }
 
 /// The part of a line or a token: it stays where it is.
-const INCOMPLETE: Done = Done { used: 0, requests: 0, stop: Stop::Incomplete };
+pub(super) const INCOMPLETE: Done = Done { used: 0, requests: 0, stop: Stop::Incomplete };
 
 impl Gate {
     /// A token that cannot be read is not an attempt, as memcached counts.

@@ -13,6 +13,7 @@ mod dump;
 mod gate;
 mod memory;
 mod meter;
+mod sasl;
 mod transport;
 mod value;
 mod watch;
@@ -35,6 +36,7 @@ use dump::Dump;
 use gate::Gate;
 use log::{Level, debug, log_enabled};
 use memory::Room;
+use sasl::Login;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Result};
 use std::mem::{size_of, take};
@@ -138,6 +140,8 @@ enum State {
     Command,
     /// What a client may say before it has said who it is.
     Gate(Gate),
+    /// The same where it has to prove that by SASL.
+    Sasl(Box<Login>),
     /// A value.
     Value(Box<Value>),
     /// A refused value, of which so many bytes are still to be dropped.
@@ -192,12 +196,15 @@ impl Connection {
     /// A new client.
     pub fn new(arrival: Arrival, w: &mut Workspace) -> Connection {
         let now = w.store().clock().now();
-        let protocol = arrival.traits.protocol;
-        let gated = w.desk.auth.file.is_some();
+        let (state, protocol) = match &w.desk.auth {
+            auth if auth.sasl.is_some() => (State::Sasl(Box::default()), Protocol::Binary),
+            auth if auth.file.is_some() => (State::Gate(Gate::default()), Protocol::Ascii),
+            _ => (State::Command, arrival.traits.protocol),
+        };
         let mut connection = Connection {
             readable: arrival.transport.has_more(),
             transport: arrival.transport,
-            state: if gated { State::Gate(Gate::default()) } else { State::Command },
+            state,
             decoder: Decoder::new(protocol),
             rest: Vec::new(),
             rest_at: 0,
@@ -244,7 +251,7 @@ impl Connection {
 
     /// True while nothing has been asked that is not answered.
     pub fn idle(&self) -> bool {
-        matches!(self.state, State::Command | State::Gate(_))
+        matches!(self.state, State::Command | State::Gate(_) | State::Sasl(_))
             && self.unsent.is_none()
             && !self.yielded
     }
@@ -380,7 +387,7 @@ impl Connection {
         let mut requests = desk.requests;
         while at < buf.len() {
             match &mut self.state {
-                State::Command | State::Gate(_) => {
+                State::Command | State::Gate(_) | State::Sasl(_) => {
                     if requests == 0 {
                         desk.local.counters.thread.conn_yields.bump();
                         requests = desk.requests;
@@ -390,8 +397,8 @@ impl Connection {
                         break;
                     }
                     let done = match self.state {
-                        State::Gate(gate) => self.knock(gate, &buf[at..], desk),
-                        _ => self.batch(&buf[at..], requests, desk)?,
+                        State::Command => self.batch(&buf[at..], requests, desk)?,
+                        _ => self.wait_at_gate(&buf[at..], desk),
                     };
                     at += done.used;
                     requests -= done.requests;
@@ -481,7 +488,7 @@ impl Connection {
         match self.state {
             State::Watch(_) => ConnState::Watch,
             _ if self.unsent.is_some() => ConnState::Mwrite,
-            State::Command | State::Gate(_) => ConnState::Read,
+            State::Command | State::Gate(_) | State::Sasl(_) => ConnState::Read,
             State::Value(_) => ConnState::Nread,
             State::Swallow(_) => ConnState::Swallow,
             State::Dump(_) => ConnState::Mwrite,

@@ -5,6 +5,7 @@
 //! opcode, memcached says so and closes, since nobody can tell where the next request starts.
 
 use super::Decoded;
+use super::login::Ask;
 use crate::clock::Exptime;
 use crate::command::{
     Admin, Arith, Command, Delete, Error, Fetch, Get, Say, Set, SetMode, StatsTopic,
@@ -47,7 +48,8 @@ pub(super) enum Verb {
     Flush,
     Quit,
     SaslMechanisms,
-    SaslToken,
+    SaslStart,
+    SaslStep,
     Unknown,
 }
 
@@ -58,6 +60,13 @@ pub struct Echo {
     pub(super) quiet: bool,
     pub(super) opcode: u8,
     pub(super) opaque: [u8; 4],
+}
+
+impl Echo {
+    pub(super) fn precedes_login(self) -> bool {
+        use Verb::{SaslMechanisms, SaslStart, SaslStep, Version};
+        matches!(self.verb, Version | SaslMechanisms | SaslStart | SaslStep)
+    }
 }
 
 /// A request without its value.
@@ -128,7 +137,8 @@ fn verb(opcode: u8) -> (Verb, bool) {
         0x1d => (Verb::Gat, false),
         0x1e => (Verb::Gat, true),
         0x20 => (Verb::SaslMechanisms, false),
-        0x21 | 0x22 => (Verb::SaslToken, false),
+        0x21 => (Verb::SaslStart, false),
+        0x22 => (Verb::SaslStep, false),
         0x23 => (Verb::GatK, false),
         0x24 => (Verb::GatK, true),
         _ => (Verb::Unknown, false),
@@ -164,9 +174,12 @@ pub(super) fn decode(buf: &[u8]) -> Decoded<'_> {
     let cas = u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]);
     let cas = Some(cas).filter(|&cas| cas != 0);
     let request = Request { verb, extras, key: Key::new(key), value_len, cas };
-    if request.is_unknown() {
+    if verb == Verb::Unknown {
         let swallow = value_len.into();
         return Decoded::Refused { used, swallow, error: Error::Unknown, echo: wrap(echo) };
+    }
+    if let Some(ask) = request.login() {
+        return Decoded::Login { used, ask, len: value_len, echo: wrap(echo) };
     }
     command(used, request.command().unwrap_or(Command::HangUp(INVALID)), echo)
 }
@@ -191,14 +204,15 @@ fn command<'a>(used: usize, command: Command<'a>, echo: Echo) -> Decoded<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// True for what memcached answers as an unknown command and goes on: opcodes without a
-    /// meaning, and those of SASL, whose lengths must be right all the same.
-    fn is_unknown(&self) -> bool {
-        match self.verb {
-            Verb::Unknown => true,
-            Verb::SaslMechanisms => self.is_bare(),
-            Verb::SaslToken => self.extras.is_empty() && self.key.is_some(),
-            _ => false,
+    /// The lengths must be right also where nobody has to log in.
+    fn login(&self) -> Option<Ask<'a>> {
+        match (self.verb, self.key) {
+            (Verb::SaslMechanisms, _) if self.is_bare() => Some(Ask::Mechanisms),
+            (Verb::SaslStart, Some(name)) if self.extras.is_empty() => {
+                Some(Ask::Start(name.bytes()))
+            }
+            (Verb::SaslStep, Some(_)) if self.extras.is_empty() => Some(Ask::Step),
+            _ => None,
         }
     }
 

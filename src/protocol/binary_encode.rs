@@ -23,6 +23,7 @@ enum Status {
     NotStored = 0x05,
     NonNumeric = 0x06,
     NotAllowed = 0x20,
+    Continue = 0x21,
     Unknown = 0x81,
     NoMemory = 0x82,
 }
@@ -30,7 +31,7 @@ enum Status {
 impl Status {
     fn text(self) -> &'static str {
         match self {
-            Status::Ok => "",
+            Status::Ok | Status::Continue => "",
             Status::NotFound => "Not found",
             Status::Exists => "Data exists for key.",
             Status::TooLarge => "Too large.",
@@ -133,6 +134,10 @@ pub(super) fn reply(out: &mut Vec<u8>, echo: Echo, reply: &Reply<'_>) {
         | Reply::Closing
         | Reply::Say(Say::Noop) => success(out, echo, 0, b""),
         Reply::Version(version) => success(out, echo, 0, version.as_bytes()),
+        Reply::Mechanisms(names) => success(out, echo, 0, names.as_bytes()),
+        Reply::Challenge(message) => packet(out, echo, Status::Continue, b"", message),
+        // Some clients take an empty body for a failure.
+        Reply::LoggedIn => success(out, echo, 0, b"Authenticated"),
         Reply::Stats(lines) => stats(out, echo, lines),
         Reply::Say(Say::Error(why)) => {
             let (status, text) = words(echo.verb, why);

@@ -1,8 +1,9 @@
-//! The text protocol before a client has said who it is: with -Y, a `set` whose value is
-//! `user password` is the only line that is heard.
+//! What a client may say to be let in: a line of the text protocol, or a request of the binary one
+//! that is part of a SASL exchange.
 //!
-//! The rules and words are those of memcached 1.6.45. In particular the key, the flags and the
-//! exptime of the line mean nothing, and neither do words after the length.
+//! With -Y, a `set` whose value is `user password` is the only line that is heard. The rules and
+//! words are those of memcached 1.6.45. In particular the key, the flags and the exptime of the
+//! line mean nothing, and neither do words after the length.
 
 use super::{LINE_MAX, error_line, lex};
 use crate::command::Error;
@@ -24,6 +25,17 @@ pub enum Login {
     Incomplete,
     /// Nothing sensible can follow: close.
     HangUp,
+}
+
+/// A request of a SASL exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask<'a> {
+    /// The names of the mechanisms.
+    Mechanisms,
+    /// To start by this mechanism; a message to it follows.
+    Start(&'a [u8]),
+    /// To go on; a message follows.
+    Step,
 }
 
 /// Reads one line from the front of `buf`.

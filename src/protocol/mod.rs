@@ -20,6 +20,7 @@ use crate::command::{Command, Error, Replies, Reply, SetMode};
 use crate::config::Protocol;
 use crate::store::{Hit, Key};
 use bumpalo::Bump;
+use login::Ask;
 use memchr::memchr;
 use outbox::{Mark, Outbox};
 use std::borrow::Cow;
@@ -72,6 +73,11 @@ impl Echo<'_> {
     pub fn value_end_len(&self) -> usize {
         if matches!(self, Echo::Binary(_)) { 0 } else { 2 }
     }
+
+    /// True for what is answered before a client has said who it is.
+    pub fn precedes_login(&self) -> bool {
+        matches!(self, Echo::Binary(echo) if echo.precedes_login())
+    }
 }
 
 /// What the bytes at the front of the buffer are.
@@ -83,6 +89,9 @@ pub enum Decoded<'a> {
     /// A command that is refused by its line or header alone (bad exptime, unknown opcode): the
     /// `swallow` bytes after the first `used` are its value and are dropped, and the error is said.
     Refused { used: usize, swallow: u64, error: Error, echo: Echo<'a> },
+    /// A request to be let in; its message of `len` bytes is not in `used`. A server that lets in
+    /// anybody answers it as unknown.
+    Login { used: usize, ask: Ask<'a>, len: u32, echo: Echo<'a> },
     /// More bytes are needed.
     Incomplete,
     /// Nothing sensible can follow (line too long, HTTP, no binary request): close.

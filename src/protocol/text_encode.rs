@@ -80,8 +80,12 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
             out.extend(reason.bytes().map(|b| if b.is_ascii_control() { b' ' } else { b }));
             b"\r\n"
         }
-        // Only meta asks for the one, and text has no words for the other.
-        Reply::Inspected { .. } | Reply::Closing => b"",
+        // Only meta asks for the first, and text has no words for the others.
+        Reply::Inspected { .. }
+        | Reply::Closing
+        | Reply::Mechanisms(_)
+        | Reply::Challenge(_)
+        | Reply::LoggedIn => b"",
     };
     out.extend_from_slice(words);
 }

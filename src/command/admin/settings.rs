@@ -86,8 +86,7 @@ fn service(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     rows.put("cas_enabled", yes(s.use_cas));
     rows.put("tcp_backlog", s.backlog);
     rows.put("binding_protocol", s.protocol.name());
-    // There is no authentication of this kind.
-    rows.put("auth_enabled_sasl", "no");
+    rows.put("auth_enabled_sasl", yes(s.sasl_passwords.is_some()));
     match &s.auth_file {
         Some(file) => rows.put("auth_enabled_ascii", file.display()),
         None => rows.put("auth_enabled_ascii", "no"),

@@ -220,13 +220,7 @@ fn bad_values_end_the_start_with_one_line() {
 
 #[test]
 fn what_a_later_release_brings_is_refused_by_name() {
-    for (line, option) in [
-        ("-S", "-S (SASL)"),
-        ("-S -B ascii", "-S"),
-        ("-e /tmp/mem", "-e"),
-        ("--enable-sasl", "-S"),
-        ("--memory-file=/tmp/mem", "-e"),
-    ] {
+    for (line, option) in [("-e /tmp/mem", "-e"), ("--memory-file=/tmp/mem", "-e")] {
         let error = refusal(line);
         assert!(error.starts_with(option), "{line}: {error}");
         assert!(error.contains("not available in this release"), "{line}: {error}");
@@ -282,7 +276,7 @@ fn the_help_is_grouped_and_says_what_there_is() {
 fn the_help_names_no_feature_that_is_absent() {
     let help = printed("-h").to_lowercase();
     assert!(help.contains("unix-socket"));
-    for word in ["ext_path", "proxy_config", "no_drop_privileges", "sasl"] {
+    for word in ["ext_path", "proxy_config", "no_drop_privileges"] {
         assert!(!help.contains(word), "{word}");
     }
     assert!(!help.starts_with("memcached 1.1."));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::command::{Admin, StatLines, StatsTopic};
+use crate::protocol::login::Ask;
 
 /// A request's bytes without its value, whose length only the header tells.
 fn request(opcode: u8, extras: &[u8], name: &[u8], value_len: u32, cas: u64) -> Vec<u8> {
@@ -211,12 +212,9 @@ fn a_body_shorter_than_its_parts_is_no_command() {
 
 #[test]
 fn unknown_opcodes_lose_their_body_and_no_more() {
-    for (bytes, swallowed) in [
-        (bare(0xff), 0),
-        (request(0x1b, &wide(&[2]), b"key", 70_000, 0), 70_000),
-        (request(0x21, b"", b"PLAIN", 9, 0), 9),
-        (bare(0x20), 0),
-    ] {
+    for (bytes, swallowed) in
+        [(bare(0xff), 0), (request(0x1b, &wide(&[2]), b"key", 70_000, 0), 70_000)]
+    {
         let Decoded::Refused { used, swallow, error, .. } =
             Decoder::default().decode(&bytes, &Bump::new())
         else {
@@ -348,4 +346,19 @@ fn logs_show_headers_and_lines() {
     assert_eq!(Decoder::default().describe(&bytes[..23]), None);
     assert_eq!(Decoder::default().describe(b"get a\r\nx").as_deref(), Some("get a"));
     assert_eq!(Decoder::default().describe(b"get a"), None);
+}
+
+#[test]
+fn sasl_requests_are_of_their_own_kind() {
+    for (bytes, wanted, message) in [
+        (bare(0x20), Ask::Mechanisms, 0),
+        (request(0x21, b"", b"PLAIN", 9, 0), Ask::Start(b"PLAIN"), 9),
+        (request(0x22, b"", b"PLAIN", 0, 0), Ask::Step, 0),
+    ] {
+        let arena = Bump::new();
+        let decoded = Decoder::new(Protocol::Binary).decode(&bytes, &arena);
+        let Decoded::Login { used, ask, len, echo } = decoded else { panic!("{decoded:?}") };
+        assert_eq!((used, ask, len), (bytes.len(), wanted, message));
+        assert!(echo.precedes_login());
+    }
 }

@@ -199,6 +199,7 @@ proptest! {
                     prop_assert!(swallow >= 2 && bytes[at + used - 1] == b'\n');
                     at += used;
                 }
+                Decoded::Login { .. } => prop_assert!(false, "text has no such requests"),
                 Decoded::Incomplete => {
                     prop_assert!(!bytes[at..].contains(&b'\n'));
                     break;
@@ -213,7 +214,9 @@ proptest! {
         let (arena, mut decoder, mut at) = (Bump::new(), Decoder::new(Protocol::Binary), 0);
         loop {
             match decoder.decode(&bytes[at..], &arena) {
-                Decoded::Command { used, .. } | Decoded::Refused { used, .. } => {
+                Decoded::Command { used, .. }
+                | Decoded::Refused { used, .. }
+                | Decoded::Login { used, .. } => {
                     prop_assert!(used >= 24 && at + used <= bytes.len());
                     at += used;
                 }
@@ -257,7 +260,9 @@ fn trace(bytes: &[u8], step: usize) -> Vec<String> {
             Decoded::HangUp => return seen,
             decoded => {
                 at += match &decoded {
-                    Decoded::Command { used, .. } | Decoded::Refused { used, .. } => *used,
+                    Decoded::Command { used, .. }
+                    | Decoded::Refused { used, .. }
+                    | Decoded::Login { used, .. } => *used,
                     Decoded::Incomplete | Decoded::HangUp => 0,
                 };
                 seen.push(format!("{decoded:?}"));
