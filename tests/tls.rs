@@ -237,6 +237,20 @@ fn pipelined_requests_and_slow_writers_are_understood() {
     client.expect(&answer("slow", b"hello"));
 }
 
+/// A request of which one part comes with the end of the handshake, and the rest while a worker is
+/// about to take the connection over.
+#[test]
+fn a_request_on_the_heels_of_the_handshake_is_answered() {
+    let files = Files::new();
+    let server = files.serve(&[]);
+    for _ in 0..300 {
+        let mut client = files.connect(&server);
+        client.0.get_mut().conn.writer().write_all(b"version").expect("room for it");
+        client.send(b"\r\n");
+        assert!(client.line().starts_with("VERSION"));
+    }
+}
+
 #[test]
 fn whoever_reads_late_gets_everything() {
     let files = Files::new();

@@ -321,6 +321,8 @@ impl Read for Stream {
                 let n = ready.len().min(into.len());
                 into[..n].copy_from_slice(&ready[..n]);
                 self.ready_at += n;
+                // The socket was not asked, so nothing is known of it.
+                self.more = true;
                 if self.ready_at == self.ready.len() {
                     (self.ready, self.ready_at) = (Vec::new(), 0);
                 }
