@@ -84,7 +84,7 @@ fn root() -> PathBuf {
 
 fn read_sources() -> Vec<Source> {
     let mut sources = Vec::new();
-    for dir in ["src", "tests", "benches", "fuzz/fuzz_targets", "slab"] {
+    for dir in ["src", "tests", "benches", "fuzz/src", "fuzz/fuzz_targets", "slab"] {
         read_dir(&root(), Path::new(dir), &mut sources);
     }
     sources

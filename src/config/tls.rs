@@ -153,6 +153,9 @@ pub(super) fn resolve(draft: &mut Draft) -> Result<(), String> {
     if settings.tcp_port == 0 && settings.unix_socket.is_none() {
         return Err("-Z needs a TCP port, but -p is 0".into());
     }
+    if !settings.udp.listen.is_empty() {
+        return Err("-Z: UDP has no encryption: -U must be 0".into());
+    }
     if settings.unix_socket.is_some() {
         draft.warn("-Z has no effect beside -s: the unix socket speaks no TLS".into());
     } else if asks_for_certificates(settings) && settings.tls.ca_cert.is_none() {

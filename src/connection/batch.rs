@@ -299,6 +299,7 @@ fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
 }
 
 /// Runs a command. Of a set, `value` is `None` where its line end was wrong.
+#[inline]
 pub(super) fn run_one(
     command: &Command<'_>,
     echo: Echo<'_>,

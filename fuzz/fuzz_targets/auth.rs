@@ -1,0 +1,12 @@
+//! Tokens of -Y before a connection of the text protocols.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rustcached::auth::Auth;
+use rustcached::config::Protocol;
+use std::sync::{Arc, LazyLock};
+
+static USERS: LazyLock<Arc<Auth>> =
+    LazyLock::new(|| rustcached_fuzz::users(|s, path| s.auth_file = Some(path)));
+
+fuzz_target!(|input: &[u8]| rustcached_fuzz::gated(Protocol::Ascii, USERS.clone(), input));

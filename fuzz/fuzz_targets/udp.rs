@@ -1,0 +1,6 @@
+//! Datagrams to a UDP socket.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| rustcached_fuzz::datagrams(input));
