@@ -97,6 +97,28 @@ def token_seeds():
         yield f"without {n}", request + b"\r\n"
 
 
+def sasl_seeds():
+    """Steps of SASL, in order and out of it; a get behind each."""
+    mechanisms, start, step = 0x20, 0x21, 0x22
+    proof = b"c=biws,r=abcdef,p=dHpbMnBHSU9UQWhuLzBtRGVqdU5VZz09"
+    steps = {
+        "list": binary(mechanisms),
+        "plain": binary(start, key=b"PLAIN", value=b"\0user\0pa55word"),
+        "plain wrong": binary(start, key=b"PLAIN", value=b"\0user\0wrong"),
+        "plain odd": binary(start, key=b"PLAIN", value=b"user\0\xff"),
+        "none": binary(start, key=b"NONE"),
+        "scram": binary(start, key=b"SCRAM-SHA-256", value=b"n,,n=user,r=abcdef"),
+        "scram bound": binary(start, key=b"SCRAM-SHA-256", value=b"p=tls,a=b,n=user,r=abcdef"),
+        "step": binary(step, key=b"SCRAM-SHA-256", value=proof),
+        "step plain": binary(step, key=b"PLAIN", value=b"\0user\0wrong"),
+    }
+    get = binary(0, key=b"k")
+    for name, first in steps.items():
+        yield name, first + get
+        for other, second in steps.items():
+            yield f"{name} then {other}", first + second + get
+
+
 def main():
     count = 0
     for path in sorted(GOLDEN.glob("golden*/*.txt")):
@@ -114,6 +136,8 @@ def main():
         write("udp", name, frame(data) + frame(data[: len(data) // 2]) + frame(data, total=2))
     for name, data in token_seeds():
         write("auth", name, b"\x07" + data)
+    for name, data in sasl_seeds():
+        write("sasl", name, b"\x07" + data)
     print(f"{count} cases of the transcripts")
 
 

@@ -32,8 +32,8 @@ const SECRET: &[u8] = b"the treasure";
 /// process, a seed of their own, or on what is sent in one piece.
 const OWN_WORDS: [&[u8]; 6] = [b"stat", b"crawl", b"dump", b"slabs", b"watch", b"\x80\x10"];
 
-/// A worker of a server that nobody else uses.
-fn workspace(auth: Arc<Auth>) -> Workspace {
+/// A store that nobody else uses.
+fn store() -> Arc<Store> {
     let udp = Udp { reply_max: UDP_ANSWER_MAX, ..Settings::default().udp };
     let settings = Settings {
         maxbytes: 1 << 20,
@@ -44,8 +44,12 @@ fn workspace(auth: Arc<Auth>) -> Workspace {
         ..Settings::default()
     };
     let clock = Arc::new(Clock::manual(1_700_000_000));
-    let store = Store::new(Arc::new(settings), clock).expect("a store");
-    Workspace::new(store, auth, None)
+    Store::new(Arc::new(settings), clock).expect("a store")
+}
+
+/// A worker of a server.
+fn workspace(store: Arc<Store>, auth: Arc<Auth>) -> Workspace {
+    Workspace::new(store, auth, None, Arc::new(|| ()))
 }
 
 /// Lets the upkeep run and checks the store's invariants.
@@ -68,8 +72,9 @@ fn decode(protocol: Protocol, bytes: &[u8]) {
             Decoded::Command { used, .. } => used,
             Decoded::Refused { used, swallow, .. } => {
                 let swallow = usize::try_from(swallow).unwrap_or(usize::MAX);
-                used.saturating_add(swallow.min(rest.len() - used))
+                used + swallow.min(rest.len() - used)
             }
+            Decoded::Login { used, len, .. } => used + (len as usize).min(rest.len() - used),
             Decoded::Incomplete | Decoded::HangUp => return,
         };
         assert!(used <= rest.len(), "{used} of {} bytes used", rest.len());
@@ -90,30 +95,31 @@ pub fn stream(protocol: Protocol, input: &[u8]) {
     assert!(own || long || whole == pieces, "cut by {cut}:\n{}\n{}", text(&whole), text(&pieces));
 }
 
-/// The whole of a target of authentication: who does not name the password changes and sees nothing.
+/// A whole target of authentication: who does not name the password changes and sees nothing.
 pub fn gated(protocol: Protocol, auth: Arc<Auth>, input: &[u8]) {
     let Some((&cut, bytes)) = input.split_first() else { return };
-    let mut w = workspace(auth);
+    let store = store();
+    let mut w = workspace(store.clone(), auth);
     let set = Set::of(Key::new(b"k").expect("a key"), SECRET.len() as u32);
-    w.store().set(w.local(), &set, w.store().hash(set.key), SECRET).expect("room");
+    let hash = store.hash(set.key);
+    store.set(w.local(), &set, hash, SECRET).expect("room");
     let answers = converse(&mut w, protocol, bytes.chunks(1 + usize::from(cut)));
     if !contains(bytes, PASSWORD) {
         assert!(!contains(&answers, SECRET), "{}", text(&answers));
-        let items: u64 = w.store().stats().levels().iter().map(|(items, _)| items).sum();
-        assert!(items == 1 && w.store().inspect(set.key, w.store().hash(set.key)).is_some());
+        let items: u64 = store.stats().levels().iter().map(|(items, _)| items).sum();
+        assert!(items == 1 && store.inspect(w.local(), set.key, hash).is_some());
     }
     settle(&w);
 }
 
 /// The users that [`gated`] knows: one, with [`PASSWORD`], in the file that `option` names.
 pub fn users(option: impl FnOnce(&mut Settings, PathBuf)) -> Arc<Auth> {
-    let path = std::env::temp_dir().join(format!("rustcached-fuzz-{}", std::process::id()));
+    // It stays there: with -S it is looked at for every attempt.
+    let path = std::env::temp_dir().join("rustcached-fuzz-users");
     std::fs::write(&path, [b"user:", PASSWORD, b"\n"].concat()).expect("a file of users");
     let mut settings = Settings::default();
-    option(&mut settings, path.clone());
-    let auth = Auth::open(&settings).expect("users");
-    std::fs::remove_file(path).expect("a file of users");
-    Arc::new(auth)
+    option(&mut settings, path);
+    Arc::new(Auth::open(&settings).expect("users"))
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
@@ -122,7 +128,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 /// What a fresh server answers to `bytes` that arrive in pieces of `piece` bytes.
 fn answers(protocol: Protocol, bytes: &[u8], piece: usize) -> Vec<u8> {
-    let mut w = workspace(Arc::default());
+    let mut w = workspace(store(), Arc::default());
     let answers = converse(&mut w, protocol, bytes.chunks(piece.max(1)));
     settle(&w);
     answers
@@ -159,7 +165,7 @@ fn converse<'a>(
         let open = serve(&mut connection, w, ended, &mut client, &mut answers);
         assert!(!open, "a connection outlived its client");
     }
-    connection.close(w.store().stats());
+    connection.close(w, None);
     answers
 }
 
@@ -178,8 +184,8 @@ fn serve(
         receive(client, answers);
         match next {
             Next::Close => return false,
-            Next::Wait if !connection.has_unsent() => return true,
-            Next::Wait | Next::Again => {}
+            Next::Wait | Next::Watch if !connection.has_unsent() => return true,
+            Next::Wait | Next::Watch | Next::Again => {}
         }
     }
     panic!("a connection does not come to an end");
@@ -197,7 +203,7 @@ fn receive(client: &mut UnixStream, answers: &mut Vec<u8>) {
 pub fn datagrams(input: &[u8]) {
     thread_local!(static SOCKETS: RefCell<(UdpSocket, UdpSocket)> = RefCell::new(sockets()));
     SOCKETS.with_borrow(|(client, server)| {
-        let mut w = workspace(Arc::default());
+        let mut w = workspace(store(), Arc::default());
         let server = server.try_clone().expect("a second handle");
         let mut door = Datagrams::new(server, Arc::new(Meter::new(0)), &w);
         let mut rest = input;
