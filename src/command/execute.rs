@@ -183,7 +183,7 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
         Admin::Stats(topic) => replies.reply(Reply::Stats(&stats(store, topic))),
         Admin::Crawler(command) => replies.reply(operate::crawler(store, command)),
         Admin::Lru(command) => replies.reply(operate::lru(store, command)),
-        Admin::Reassign(classes) => replies.reply(operate::reassign(store, classes)),
+        Admin::Reassign(classes) => replies.reply(operate::reassign(store, local, classes)),
         Admin::Automove(command) => replies.reply(operate::automove(store, command)),
         Admin::MemLimit(megabytes) => replies.reply(operate::memlimit(store, megabytes)),
         Admin::Shutdown(_) => unreachable!("a shutdown ends its connection"),

@@ -3,7 +3,7 @@
 
 use super::{Error, Reply, Say};
 use crate::config::Settings;
-use crate::store::{Classes, Dump, Reassign, Store};
+use crate::store::{Classes, Dump, Local, Reassign, Store};
 use crate::watch::{Refused, Streams, Wake, Watcher};
 use nix::sys::signal::{Signal, raise};
 use std::sync::Arc;
@@ -207,8 +207,13 @@ pub(super) fn lru(store: &Store, command: LruCommand) -> Reply<'static> {
     Reply::Ok
 }
 
-/// `slabs reassign`; `classes`, source and destination, are `None` where they are no numbers.
-pub(super) fn reassign(store: &Store, classes: Option<(i32, i32)>) -> Reply<'static> {
+/// `slabs reassign`; `classes`, source and destination, are `None` where they are no numbers. Where
+/// nothing is in the way, most pages have moved by the time this is answered.
+pub(super) fn reassign(
+    store: &Store,
+    local: &Local,
+    classes: Option<(i32, i32)>,
+) -> Reply<'static> {
     if !store.settings().slab_reassign {
         return say(Error::Client("slab reassignment disabled"));
     }
@@ -216,7 +221,10 @@ pub(super) fn reassign(store: &Store, classes: Option<(i32, i32)>) -> Reply<'sta
         return say(Error::Client("bad command line format"));
     };
     match store.reassign(src, dst) {
-        Reassign::Ok => Reply::Ok,
+        Reassign::Ok => {
+            store.move_step(local);
+            Reply::Ok
+        }
         Reassign::Running => line("BUSY currently processing reassign request"),
         Reassign::BadClass => line("BADCLASS invalid src or dst class id"),
         Reassign::NoSpare => line("NOSPARE source class has no spare pages"),

@@ -137,7 +137,7 @@ impl Store {
     }
 
     /// A bounded step of the move that is on, or the choice of the next.
-    pub(super) fn move_step(&self, l: &Local) -> Pace {
+    pub fn move_step(&self, l: &Local) -> Pace {
         let mut mover = self.mover.lock();
         if mover.now.is_none() {
             let asked = mover.asked_lately(self.clock.now(), self.window());
