@@ -4,8 +4,10 @@
 //!
 //! The real one is `MEMCACHED`, else the first `memcached` on `PATH`; without one the test says so
 //! and passes. An older one than 1.6.45 is asked only what it knows. `DIFFERENTIAL_SEED` repeats a
-//! run, `DIFFERENTIAL_REQUESTS` sets its length.
+//! run, `DIFFERENTIAL_REQUESTS` sets its length. The binary protocol has a run of its own.
 
+#[path = "differential/binary.rs"]
+mod binary;
 mod common;
 
 use common::requests::{Generator, Part, Request};
@@ -27,13 +29,10 @@ fn replies_are_memcacheds() {
         println!("skipped: no memcached in MEMCACHED or on PATH");
         return;
     };
-    let seed = Random::seed_from("DIFFERENTIAL_SEED");
-    let requests = std::env::var("DIFFERENTIAL_REQUESTS").ok().and_then(|n| n.parse().ok());
-    println!("DIFFERENTIAL_SEED={seed}, against {}", real.display());
+    let (seed, mut left) = seed_and_length(&real);
     let mut pair = Pair::start(&real);
     let full = pair.servers[1].release() >= MODEL;
     let mut generator = Generator { random: Random::new(seed), full };
-    let mut left = requests.unwrap_or(20_000_usize);
     while left > 0 {
         let batch = draw_batch(&mut generator);
         left = left.saturating_sub(batch.len());
@@ -41,6 +40,27 @@ fn replies_are_memcacheds() {
             panic!("DIFFERENTIAL_SEED={seed}: {difference}");
         }
     }
+}
+
+#[test]
+fn packets_are_memcacheds() {
+    let Some(real) = real_memcached() else {
+        println!("skipped: no memcached in MEMCACHED or on PATH");
+        return;
+    };
+    let (seed, requests) = seed_and_length(&real);
+    // Room for every key's largest value: what is evicted is each server's own choice.
+    let args = [&QUIET[..], &["-m", "1024"]].concat();
+    let servers = [Server::start(&args), Server::start_binary(&real, &args)];
+    let difference = binary::compare(&servers, Random::new(seed), requests);
+    assert_eq!(difference, Ok(()), "DIFFERENTIAL_SEED={seed}");
+}
+
+fn seed_and_length(real: &std::path::Path) -> (u64, usize) {
+    let seed = Random::seed_from("DIFFERENTIAL_SEED");
+    let requests = std::env::var("DIFFERENTIAL_REQUESTS").ok().and_then(|n| n.parse().ok());
+    println!("DIFFERENTIAL_SEED={seed}, against {}", real.display());
+    (seed, requests.unwrap_or(20_000))
 }
 
 fn real_memcached() -> Option<PathBuf> {

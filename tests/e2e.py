@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Drives a server with the clients that people use: pymemcache, python-memcached, pylibmc and
-python-binary-memcached where they are installed, the tools of libmemcached, and memcached's own
-memcached-tool.
+"""Drives a server with the clients that people use: pymemcache, python-memcached, pylibmc (text and
+binary) and python-binary-memcached where they are installed, the tools of libmemcached, and
+memcached's own memcached-tool.
 
     e2e.py /path/to/server
 
@@ -99,10 +99,40 @@ def with_python_memcached(port):
     assert len(client.get_stats()) == 1 and client.get_slab_stats()
 
 
+def with_bmemcached(port):
+    import bmemcached
+
+    client = bmemcached.Client((f"127.0.0.1:{port}",))
+    assert client.set("k", "value", time=100) and client.get("k") == "value"
+    assert not client.add("k", "x") and client.replace("k", {"a": [1, 2]})
+    value, unique = client.gets("k")
+    assert value == {"a": [1, 2]} and not client.cas("k", "y", unique + 1)
+    assert client.cas("k", "y", unique) and client.get("k") == "y"
+    many = {f"many{i}": "x" * i for i in range(300)}
+    assert client.set_multi(many) == [] and client.get_multi(list(many)) == many
+    assert client.incr("n", 5, default=7) == 7 and client.incr("n", 5) == 12
+    assert client.decr("n", 50) == 0
+    big = os.urandom(700_000)
+    assert client.set("big", big) and client.get("big") == big
+    assert client.delete("k") and client.get("k") is None
+    (figures,) = client.stats().values()
+    assert int(figures["curr_items"]) >= 300
+    (settings,) = client.stats("settings").values()
+    assert settings["binding_protocol"] == b"auto-negotiate"
+    assert client.flush_all() and client.get("big") is None
+    client.disconnect_all()
+
+
 def with_pylibmc(port):
+    for binary in (False, True):
+        use_pylibmc(port, binary)
+
+
+def use_pylibmc(port, binary):
     import pylibmc
 
-    client = pylibmc.Client([f"127.0.0.1:{port}"], behaviors={"cas": True, "tcp_nodelay": True})
+    behaviors = {"cas": True, "tcp_nodelay": True}
+    client = pylibmc.Client([f"127.0.0.1:{port}"], binary=binary, behaviors=behaviors)
     assert client.set("k", "value", time=100) and client.get("k") == "value"
     value, unique = client.gets("k")
     assert client.cas("k", "other", unique)
@@ -110,7 +140,10 @@ def with_pylibmc(port):
     assert client.get_multi([f"m{i}" for i in range(300)]) == {f"m{i}": i for i in range(300)}
     assert client.set("n", 1) and client.incr("n") == 2
     assert client.add("k", "x") is False and client.append("k", "!")
-    assert client.get("k") == "other!" and client.delete("k")
+    assert client.get("k") == "other!" and client.touch("k", 60) and client.delete("k")
+    big = "0123456789" * 60_000
+    assert client.set("big", big) and client.get("big") == big
+    assert client.get_stats()
     client.disconnect_all()
 
 
@@ -122,26 +155,32 @@ def run(*command):
 
 
 def with_tools(port):
-    server = f"--servers=127.0.0.1:{port}"
-    run("memcping", server)
-    assert b"curr_connections" in run("memcstat", server)
+    # It speaks text alone.
+    run("memcping", f"--servers=127.0.0.1:{port}")
+    use_tools(port)
+    use_tools(port, "--binary")
+
+
+def use_tools(port, *options):
+    server = [f"--servers=127.0.0.1:{port}", *options]
+    assert b"curr_connections" in run("memcstat", *server)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "a_file")
         content = os.urandom(20_000).hex().encode()
         with open(path, "wb") as file:
             file.write(content)
-        run("memccp", server, "--set", path)
-        assert content in run("memccat", server, "a_file")
-        run("memcexist", server, "a_file")
-        run("memctouch", server, "--expire=100", "a_file")
-        run("memcrm", server, "a_file")
-        gone = subprocess.run(["memcexist", server, "a_file"], capture_output=True, timeout=60)
+        run("memccp", *server, "--set", path)
+        assert content in run("memccat", *server, "a_file")
+        run("memcexist", *server, "a_file")
+        run("memctouch", *server, "--expire=100", "a_file")
+        run("memcrm", *server, "a_file")
+        gone = subprocess.run(["memcexist", *server, "a_file"], capture_output=True, timeout=60)
         assert gone.returncode != 0
-        run("memccp", server, "--set", path)
-    assert run("memcdump", server).split() == [b"a_file"]
+        run("memccp", *server, "--set", path)
+    assert run("memcdump", server[0]).split() == [b"a_file"]
     for topic in ("settings", "items", "slabs", "sizes"):
-        assert run("memcstat", server, f"--args={topic}").count(b": ") > 1, topic
-    run("memcflush", server)
+        assert run("memcstat", *server, f"--args={topic}").count(b": ") > 1, topic
+    run("memcflush", *server)
 
 
 def with_memccapable(port):
@@ -217,6 +256,7 @@ def main():
         ("pymemcache", with_pymemcache, installed("pymemcache"), []),
         ("python-memcached", with_python_memcached, installed("memcache"), []),
         ("pylibmc", with_pylibmc, installed("pylibmc"), []),
+        ("python-binary-memcached", with_bmemcached, installed("bmemcached"), []),
         ("memccapable", with_memccapable, shutil.which("memccapable") is not None, []),
         ("memcached-tool", with_memcached_tool, os.path.exists(MEMCACHED_TOOL), []),
         ("libmemcached's tools", with_tools, tools, []),

@@ -137,13 +137,17 @@ impl Store {
         arith: &Arith<'_>,
         found: Found<'a>,
     ) -> ArithOutcome {
-        // memcached's order: no number at all, another CAS unique, not quite a number.
-        if found.shape.has(Shape::WIDE) || found.shape.narrow_len() == 0 {
+        // memcached's order: empty or in several of its chunks, another CAS unique, no number.
+        let len = found.item.value_len(found.shape);
+        if len == 0 || len >= self.settings().slab_chunk_size_max {
             return ArithOutcome::NonNumeric;
         }
         let compare = arith.compare_cas.filter(|cas| *cas != 0);
         if compare.is_some() && !cas_matches(compare, &found) {
             return ArithOutcome::Exists;
+        }
+        if found.shape.has(Shape::WIDE) {
+            return ArithOutcome::NonNumeric;
         }
         let Some(old) = number_in(held.l, &found) else { return ArithOutcome::NonNumeric };
         let value = match arith.increment {

@@ -4,6 +4,7 @@
 //! how a transcript proves that it tells the truth about memcached.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod packets;
 pub mod requests;
 pub mod transcript;
 

@@ -9,6 +9,8 @@
 //! !since 1.6.45          skipped with an older server; before the first case: the whole file
 //! > get a                sent, with \r\n after it (`>-` sends nothing after it)
 //! < END                  expected, with \r\n after it (`<-` expects nothing after it)
+//! >b get key=a opaque=1  sent, a packet of the binary protocol
+//! <b get cas=$c extras=7 value=xyz opaque=1    expected, such a packet
 //! !clock 3               moves the server's clock; skipped where the server has no debugtime
 //! !conn b                goes on with another connection, opened at its first mention
 //! !closed                the server must have closed this connection
@@ -18,10 +20,15 @@
 //! `{ab*3}` for `ababab`. `${name}` in a `<` line takes a number when it is first met and must meet
 //! the same one from then on; in a `>` line it sends that number, `${name+1}` and `${name-1}` its
 //! neighbours. `${*}` takes any number, `${5..9}` one of 5 to 9, minus signs included.
+//! The fields of a packet are `status opaque extras key value number cas key_len extras_len
+//! body_len`: extras are numbers of 32 bits joined by commas (of 64 with an `L`), `cas=$name` takes
+//! and sends a unique like `${name}`, and lengths are those of the parts where they do not say
+//! otherwise.
 //! Every case ends with a question of the player's own, so that a reply too many is noticed.
 
+use crate::common::packets::{self, Way};
 use crate::common::{Client, Random, Server, printable};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// One file.
@@ -50,10 +57,12 @@ enum Step {
 }
 
 #[derive(Debug)]
-enum Piece {
+pub enum Piece {
     Bytes(Vec<u8>),
     /// A number by name, and what to add to it.
     Named(String, i64),
+    /// The same as 8 bytes.
+    Unique(String, i64),
     Between(i64, i64),
 }
 
@@ -112,6 +121,8 @@ fn parse_step(line: &str) -> Option<Step> {
         ">-" => Some(Step::Send(parse_pieces(text, "")?)),
         "<" => Some(Step::Expect(parse_pieces(text, "\r\n")?)),
         "<-" => Some(Step::Expect(parse_pieces(text, "")?)),
+        ">b" => Some(Step::Send(packets::parse(text, Way::Request, parse_bytes)?)),
+        "<b" => Some(Step::Expect(packets::parse(text, Way::Answer, parse_bytes)?)),
         "!clock" => Some(Step::Clock(text.parse().ok()?)),
         "!conn" => Some(Step::Connection(text.to_owned())),
         "!closed" => Some(Step::Closed),
@@ -143,6 +154,14 @@ fn parse_pieces(text: &str, end: &str) -> Option<Vec<Piece>> {
     bytes.extend_from_slice(end.as_bytes());
     pieces.push(Piece::Bytes(bytes));
     Some(pieces)
+}
+
+/// A text with escapes and repetitions, but without numbers.
+fn parse_bytes(text: &str) -> Option<Vec<u8>> {
+    match parse_pieces(text, "")?.as_slice() {
+        [Piece::Bytes(bytes)] => Some(bytes.clone()),
+        _ => None,
+    }
 }
 
 fn parse_number(inside: &str) -> Option<Piece> {
@@ -204,6 +223,7 @@ impl Case {
             delivery,
             random,
             clients,
+            binary: HashSet::new(),
             current: String::new(),
             numbers: HashMap::new(),
             unsent: Vec::new(),
@@ -219,6 +239,8 @@ struct Player<'a> {
     random: &'a mut Random,
     /// Connections by name; one that was seen closed is gone.
     clients: HashMap<String, Client>,
+    /// Connections that speak the binary protocol.
+    binary: HashSet<String>,
     current: String,
     numbers: HashMap<String, u64>,
     unsent: Vec<u8>,
@@ -269,6 +291,9 @@ impl<'a> Player<'a> {
             return if self.unsent.is_empty() { Ok(()) } else { Err("it is closed".into()) };
         };
         let bytes = std::mem::take(&mut self.unsent);
+        if bytes.first() == Some(&packets::REQUEST) {
+            self.binary.insert(self.current.clone());
+        }
         for chunk in cut(&bytes, self.delivery, self.random) {
             client.send(chunk);
         }
@@ -293,9 +318,13 @@ impl<'a> Player<'a> {
     /// Nothing may come but the answer to one more question.
     fn expect_silence(mut self) -> Result<(), String> {
         for (name, mut client) in self.clients.drain() {
-            client.send(b"mn\r\n");
-            let got = client.take(4);
-            if got != b"MN\r\n" {
+            let (question, answer) = match self.binary.contains(&name) {
+                true => (&packets::NOOP[..], &packets::NOOP_DONE[..]),
+                false => (&b"mn\r\n"[..], &b"MN\r\n"[..]),
+            };
+            client.send(question);
+            let got = client.take(answer.len());
+            if got != answer {
                 let rest = client.rest(Duration::from_millis(100));
                 let got = printable(&[got, rest].concat());
                 return Err(format!("connection {name:?}: more than expected: {got:?}"));
@@ -314,6 +343,10 @@ fn resolve(pieces: &[Piece], numbers: &HashMap<String, u64>) -> Option<Vec<u8>> 
             Piece::Named(name, shift) => {
                 let number = numbers.get(name)?.wrapping_add_signed(*shift);
                 bytes.extend_from_slice(number.to_string().as_bytes());
+            }
+            Piece::Unique(name, shift) => {
+                let number = numbers.get(name)?.wrapping_add_signed(*shift);
+                bytes.extend_from_slice(&number.to_be_bytes());
             }
             Piece::Between(..) => return None,
         }
@@ -356,11 +389,11 @@ fn expect(
             }
             Piece::Named(name, shift) => {
                 let got = number(client).ok_or("wanted a number")? as u64;
-                let wanted = numbers.get(name).map(|known| known.wrapping_add_signed(*shift));
-                if wanted.is_some_and(|wanted| wanted != got) {
-                    return Err(format!("wanted {name} = {wanted:?}, got {got}"));
-                }
-                numbers.entry(name.clone()).or_insert(got);
+                meet(name, *shift, got, numbers)?;
+            }
+            Piece::Unique(name, shift) => {
+                let got = client.take(8).try_into().map_err(|_| "wanted a unique")?;
+                meet(name, *shift, u64::from_be_bytes(got), numbers)?;
             }
             Piece::Between(low, high) => {
                 let got = number(client).ok_or("wanted a number")?;
@@ -370,6 +403,21 @@ fn expect(
             }
         }
     }
+    Ok(())
+}
+
+/// Remembers a number, or compares it with the one remembered.
+fn meet(
+    name: &str,
+    shift: i64,
+    got: u64,
+    numbers: &mut HashMap<String, u64>,
+) -> Result<(), String> {
+    let wanted = numbers.get(name).map(|known| known.wrapping_add_signed(shift));
+    if wanted.is_some_and(|wanted| wanted != got) {
+        return Err(format!("wanted {name} = {wanted:?}, got {got}"));
+    }
+    numbers.entry(name.to_owned()).or_insert(got);
     Ok(())
 }
 
