@@ -294,6 +294,9 @@ fn what_is_no_handshake_is_closed_and_counted() {
     let files = Files::new();
     let server = files.serve(&[]);
     let mut client = files.connect(&server);
+    assert!(client.ask("version").starts_with("VERSION"));
+    let mut events = files.connect(&server);
+    assert_eq!(events.ask("watch connevents"), "OK");
     let hello: &[u8] = &[22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3, 7, 7, 7];
     let lying: &[u8] = &[22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff];
     let bad: [&[u8]; 5] = [b"version\r\n", b"GET / HTTP/1.1\r\n\r\n", &[0xff; 4000], hello, lying];
@@ -306,8 +309,10 @@ fn what_is_no_handshake_is_closed_and_counted() {
         let _ = stream.read_to_end(&mut rest);
         assert!(!rest.starts_with(b"VERSION"), "plain text was answered on a port of TLS");
         client.wait_for("ssl_handshake_errors", &count.to_string());
+        let event = events.line();
+        assert!(event.contains(" type=conntlserr fd=") && event.contains(" msg="), "{event}");
     }
-    client.wait_for("curr_connections", "1");
+    client.wait_for("curr_connections", "2");
 }
 
 #[test]
@@ -316,12 +321,19 @@ fn garbage_after_the_handshake_ends_that_connection_alone() {
     let server = files.serve(&[]);
     let (mut broken, mut client) = (files.connect(&server), files.connect(&server));
     assert!(broken.ask("version").starts_with("VERSION"));
+    assert!(client.ask("version").starts_with("VERSION"));
+    let mut events = files.connect(&server);
+    assert_eq!(events.ask("watch connevents"), "OK");
     let mut socket = broken.0.get_ref().sock.try_clone().expect("a socket");
     socket.write_all(&[23, 3, 3, 0, 64]).expect("a connection");
     socket.write_all(&[0x55; 64]).expect("a connection");
     assert!(broken.0.read(&mut [0; 8]).is_err(), "an alert was to come");
     client.wait_for("ssl_proto_errors", "1");
     assert_eq!(client.stat("ssl_handshake_errors").as_deref(), Some("0"));
+    let (error, close) = (events.line(), events.line());
+    let file = close.rsplit("cfd=").next().unwrap_or_default();
+    assert!(error.contains(&format!(" type=conntlserr fd={file} msg=")), "{error}");
+    assert!(close.contains(" type=conn_close ") && close.contains(" reason=error "), "{close}");
 }
 
 #[test]

@@ -236,6 +236,9 @@ impl Connection {
         w.desk.local.log.attend(self.file() as i32);
         let next = self.turn(w, alone).unwrap_or_else(|e| {
             debug!("<{} {e}", self.file());
+            if let Transport::Tls(_) = self.transport {
+                w.desk.local.log.tls_failed(self.file() as i32, &e);
+            }
             if tls::is_protocol_error(&e) {
                 w.store().stats().server.tls.ssl_proto_errors.fetch_add(1, Relaxed);
             }

@@ -8,6 +8,7 @@ use super::mailbox::{Mailbox, Turns, WAKE};
 use crate::config::ListenTraits;
 use crate::connection::{Arrival, Transport};
 use crate::stats::ConnState;
+use crate::store::Local;
 use crate::tls::Stream;
 use log::{error, info, warn};
 use mio::unix::SourceFd;
@@ -37,6 +38,7 @@ pub(super) struct Greeter {
 /// The greeter's own side.
 struct Shift {
     shared: Arc<Shared>,
+    local: Local,
     mailbox: Arc<Mailbox>,
     workers: Turns,
     poll: Poll,
@@ -69,6 +71,7 @@ impl Greeter {
             seconds => HANDSHAKE_MAX.min(Duration::from_secs(seconds)),
         };
         let mut shift = Shift {
+            local: shared.store.local(),
             shared,
             mailbox: mailbox.clone(),
             workers,
@@ -180,6 +183,7 @@ impl Shift {
         let stats = self.shared.store.stats();
         stats.server.tls.ssl_handshake_errors.fetch_add(1, Relaxed);
         let file = guest.stream.as_raw_fd();
+        self.local.log.tls_failed(file, reason);
         match guest.peer {
             Some(peer) => info!("<{file} TLS handshake with {peer} failed: {reason}"),
             None => info!("<{file} TLS handshake failed: {reason}"),

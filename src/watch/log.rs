@@ -5,6 +5,7 @@ use super::event::{Event, Got, Streams};
 use crate::stats::Counters;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -73,6 +74,17 @@ impl Log {
     pub fn got(&self, key: &[u8], got: Got, class: u32, size: u32) {
         if self.wants(Streams::FETCHERS) {
             self.note(Event::ItemGet { got, class, client: self.client(), size }, key);
+        }
+    }
+
+    /// What `client` and the server said by TLS cannot go on: memcached's `conntlserr`.
+    #[cold]
+    pub fn tls_failed(&self, client: i32, reason: &dyn Display) {
+        self.attend(client);
+        if self.wants(Streams::CONNEVENTS) {
+            let line = format!("type=conntlserr fd={client} msg={reason}");
+            let line = line.replace(char::is_control, " ");
+            self.note(Event::Text(Streams::CONNEVENTS), line.as_bytes());
         }
     }
 
