@@ -28,7 +28,7 @@ fn line(bencher: Bencher<'_, '_>, line: &str) {
         let decoded = decoder.decode(black_box(line.as_bytes()), &arena);
         assert!(matches!(black_box(decoded), Decoded::Command { .. }));
         // The end of a get's keys is a command of its own.
-        decoder.reset();
+        decoder.leave_line();
     });
 }
 

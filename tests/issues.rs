@@ -1,11 +1,17 @@
-//! A test for every bug that was found and fixed, against the store itself.
+//! A test for every bug that was found and fixed, against the store itself or a whole server.
 
+mod common;
+
+use common::{Client, Server};
 use rustcached::clock::Clock;
 use rustcached::config::Settings;
 use rustcached::store::{Arith, Fetch, Get, Key, Local, Set, Store};
+use socket2::{Domain, Socket, Type};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, sleep};
+use std::time::Duration;
 
 fn store() -> Arc<Store> {
     let clock = Arc::new(Clock::manual(1_700_000_000));
@@ -106,4 +112,57 @@ fn an_item_that_gets_a_cas_unique_is_no_new_item() {
     let fetch = Fetch { cas: true, ..Fetch::of(get_of(b"k")) };
     assert!(store.fetch(&l, &fetch, store.hash(fetch.get.key), |_| ()));
     assert_eq!(store.stats().thread_sums().total_items, 1);
+}
+
+/// A client whose socket takes little: the server soon finds that it does not read.
+fn slow_client(server: &Server) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
+    let address: SocketAddr = (Ipv4Addr::LOCALHOST, server.port).into();
+    socket.connect(&address.into()).expect("a connection");
+    Client::new(socket.into())
+}
+
+/// Where a batch of requests ended with the one that found the client not reading, as it does
+/// before each bad line, that went unnoticed: answers to all that had come piled up.
+#[test]
+fn who_does_not_read_has_no_more_run_whatever_the_requests_are() {
+    let server = Server::start(&["-t", "1"]);
+    let value = "x".repeat(4000);
+    let set = format!("set k 0 0 4000\r\n{value}\r\n");
+    server.connect().exchange(set.as_bytes(), b"STORED\r\n");
+    let mut slow = slow_client(&server);
+    let requests = 3000;
+    slow.send(b"get k\r\nset k x 0 0\r\n\r\n".repeat(requests).as_slice());
+    let kept = (0..2000).find_map(|_| {
+        sleep(Duration::from_millis(5));
+        server.stat("read_buf_bytes").filter(|bytes| *bytes > 0)
+    });
+    let kept = kept.expect("it keeps what is not sent");
+    assert!(kept < 2 << 20, "{kept} bytes are kept for one client");
+    let answer = format!("VALUE k 0 4000\r\n{value}\r\nEND\r\n{BAD_FORMAT}");
+    for _ in 0..requests {
+        slow.expect(answer.as_bytes());
+    }
+}
+
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
+
+/// The limit on a turn's answers, reached with the very answer that the client did not take whole,
+/// dropped the rest of that answer. Over TLS it ended the server.
+#[test]
+fn an_answer_that_is_sent_in_part_is_not_dropped_for_want_of_room() {
+    // A worker's share is 341 answers: ten batches of 32, and 21 of the next.
+    let server = Server::start(&["-t", "3", "-I", "10m", "-o", "read_buf_mem_limit=1"]);
+    let big = "b".repeat(9_000_000);
+    let mut client = server.connect();
+    client.exchange(b"set k 0 0 1\r\nx\r\n", b"STORED\r\n");
+    client.exchange(format!("set big 0 0 9000000\r\n{big}\r\n").as_bytes(), b"STORED\r\n");
+    let mut slow = slow_client(&server);
+    slow.send(format!("get {}big {}\r\n", "k ".repeat(340), "k ".repeat(60)).as_bytes());
+    let small = b"VALUE k 0 1\r\nx\r\n";
+    slow.expect(&small.repeat(340));
+    slow.expect(format!("VALUE big 0 9000000\r\n{big}\r\n").as_bytes());
+    slow.expect(&small.repeat(60));
+    slow.exchange(b"mn\r\n", b"END\r\nMN\r\n");
 }

@@ -100,8 +100,8 @@ impl Connection {
         let batch = self.decode(buf, requests, desk.auth.sasl.is_some(), &arena, &mut entries);
         let Batch { used, requests, tail } = batch;
         let room = desk.room.take(entries.len());
-        let ran = self.run(&mut entries[..room], desk)?;
-        let done = if ran < room {
+        let (ran, blocked) = self.run(&mut entries[..room], desk)?;
+        let done = if ran < room || blocked && ran < entries.len() {
             // Decoding has no effect but on the decoder, which is brought to where it stopped.
             self.decoder = before;
             let mut at = 0;
@@ -119,7 +119,8 @@ impl Connection {
             let used = at + self.refuse_answer(&buf[at..], multiget, next.echo, desk);
             Done { used, requests: ran.min(requests), stop: Stop::Limit }
         } else {
-            Done { used, requests, stop: self.finish(tail, desk) }
+            let stop = self.finish(tail, desk);
+            Done { used, requests, stop: if blocked { Stop::Blocked } else { stop } }
         };
         drop(entries);
         desk.arena = arena;
@@ -198,8 +199,8 @@ impl Connection {
     }
 
     /// Runs a batch in order; returns how many commands, fewer than all where the client does not
-    /// take its answers or leaves.
-    fn run(&mut self, entries: &mut [Entry<'_>], desk: &mut Desk) -> Result<usize> {
+    /// take its answers or leaves, and whether it does not take them.
+    fn run(&mut self, entries: &mut [Entry<'_>], desk: &mut Desk) -> Result<(usize, bool)> {
         if !entries.is_empty() {
             self.last_command = desk.store.clock().now();
         }
@@ -216,16 +217,16 @@ impl Connection {
                 == command::Next::Close
             {
                 self.state = State::Closing(reason_of(&entry.command));
-                return Ok(i + 1);
+                return Ok((i + 1, false));
             }
             if desk.outbox.len() > OUTBOX_HIGH
                 && write(&mut self.transport, &mut desk.outbox, &desk.local)? == Progress::Blocked
             {
-                return Ok(i + 1);
+                return Ok((i + 1, true));
             }
         }
         desk.piped = entries.last().map_or(desk.piped, is_piped);
-        Ok(entries.len())
+        Ok((entries.len(), false))
     }
 
     /// Starts what the connection itself goes on with. `piped`: a command came before it whose

@@ -24,6 +24,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Bytes of the headers that carry a datagram, at least: IPv4's and UDP's.
+const WIRE_EXTRA: usize = 28;
 const TOO_LONG: Error = Error::Server("answer too long for UDP");
 const NOT_HERE: Error = Error::Client("not available over UDP");
 
@@ -31,7 +33,7 @@ const NOT_HERE: Error = Error::Client("not available over UDP");
 pub struct Datagrams {
     socket: UdpSocket,
     meter: Arc<Meter>,
-    /// Bytes of all answers to one datagram.
+    /// Bytes of all answers to one datagram, with what carries them.
     answer_max: usize,
     answer: Answer,
     last_command: Seconds,
@@ -72,7 +74,8 @@ impl Datagrams {
         datagrams
     }
 
-    /// One turn: answers what came, as many datagrams as one connection may have requests.
+    /// One turn: answers as many commands as one connection may have, and the rest of the last
+    /// datagram's.
     pub fn drive(&mut self, w: &mut Workspace, ready: Ready) -> Next {
         self.readable |= ready.readable;
         w.desk.local.log.attend(self.file() as i32);
@@ -87,12 +90,17 @@ impl Datagrams {
     }
 
     fn turn(&mut self, w: &mut Workspace) -> Next {
-        for _ in 0..w.desk.requests {
+        let mut left = w.desk.requests;
+        while left > 0 {
             if self.send(&w.desk) == Progress::Blocked || !self.readable {
                 return Next::Wait;
             }
+            left -= 1;
             match self.socket.recv_from(&mut w.input) {
-                Ok((len, peer)) => self.receive(&w.input[..len], peer, &mut w.desk),
+                Ok((len, peer)) => {
+                    let more = self.receive(&w.input[..len], peer, &mut w.desk);
+                    left = left.saturating_sub(more);
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
                     self.readable = false;
@@ -108,33 +116,36 @@ impl Datagrams {
         }
     }
 
-    fn receive(&mut self, datagram: &[u8], peer: SocketAddr, desk: &mut Desk) {
+    /// Returns how many commands came with the datagram beside the first.
+    fn receive(&mut self, datagram: &[u8], peer: SocketAddr, desk: &mut Desk) -> usize {
         desk.local.counters.thread.bytes_read.add(datagram.len() as u64);
         let Some(request) = udp_frame::request(datagram) else {
             desk.store.stats().server.udp_requests_dropped.fetch_add(1, Relaxed);
-            return;
+            return 0;
         };
         self.last_command = desk.store.clock().now();
         self.answer.start(peer);
-        self.run(request, desk);
-        let bytes = self.answer.bytes.len();
-        if !self.meter.admit(peer.ip(), self.last_command, datagram.len(), bytes) {
+        let commands = self.run(request, desk);
+        let (request, reply) = (WIRE_EXTRA + datagram.len(), self.answer.wire_len());
+        if !self.meter.admit(peer.ip(), self.last_command, request, reply) {
             desk.store.stats().server.udp_replies_dropped.fetch_add(1, Relaxed);
             self.answer.clear();
         }
+        commands.saturating_sub(1)
     }
 
     /// Runs the commands of one request in order. Beyond `answer_max` bytes of answers an error
-    /// takes the last one's place, and what would follow is not run.
-    fn run(&mut self, request: Request<'_>, desk: &mut Desk) {
+    /// takes the last one's place, and what would follow is not run. Returns how many were run.
+    fn run(&mut self, request: Request<'_>, desk: &mut Desk) -> usize {
         let arena = take(&mut desk.arena);
         let mut decoder = Decoder::default();
-        let mut rest = request.payload;
+        let (mut rest, mut commands) = (request.payload, 0);
         while !rest.is_empty() {
             if log_enabled!(Level::Debug) {
                 log_request(self.file(), &decoder, rest);
             }
             desk.piped = false;
+            commands += 1;
             let step = step(&mut decoder, rest, &arena, desk);
             let (used, full) = match step {
                 Step::Ran(used, echo) => (used, self.is_full(&echo, desk)),
@@ -153,10 +164,11 @@ impl Datagrams {
         }
         desk.arena = arena;
         desk.arena.reset();
+        commands
     }
 
     fn is_full(&self, echo: &Echo<'_>, desk: &mut Desk) -> bool {
-        let full = self.answer.bytes.len() + desk.outbox.len() > self.answer_max;
+        let full = self.answer.wire_len() + desk.outbox.len() > self.answer_max;
         if full {
             desk.outbox.clear();
             refuse(TOO_LONG, *echo, desk);
@@ -201,6 +213,11 @@ impl Answer {
         self.bytes.clear();
         self.ends.clear();
         self.sent = 0;
+    }
+
+    /// What its datagrams take on the network: a flood of many small ones is one of headers.
+    fn wire_len(&self) -> usize {
+        self.bytes.len() + self.ends.len() * WIRE_EXTRA
     }
 
     /// Moves one command's answer here, in frames; a command without one adds nothing.
@@ -496,6 +513,16 @@ mod tests {
         bench.w.desk.store.clock().advance(1);
         bench.w.desk.store.clock().refresh();
         assert_eq!(sent(&mut bench), 3, "a second later");
+    }
+
+    #[test]
+    fn many_small_answers_are_not_free_by_their_bytes_alone() {
+        let mut bench = Bench::new(1 << 20, 1000);
+        let padding = format!("set a 0 0 20000 noreply\r\n{}\r\n", "x".repeat(20_000));
+        let request = padding + &"mn\r\n".repeat(1000);
+        assert_eq!(bench.ask(&request).len(), 0, "12000 bytes, but in a thousand datagrams");
+        assert_eq!(bench.dropped(), (0, 1));
+        assert_eq!(bench.texts("mn\r\n"), ["MN\r\n"]);
     }
 
     #[test]

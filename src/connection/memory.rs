@@ -76,7 +76,7 @@ impl Connection {
             self.state = State::Closing(CloseReason::Error);
             return rest.len();
         }
-        self.decoder.reset();
+        self.decoder.leave_line();
         Encoder::new(&mut desk.outbox, echo).reply(Reply::Say(Say::Error(NO_ROOM)));
         memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)
     }

@@ -150,9 +150,12 @@ impl Decoder {
         self.line(lex::without_end(&buf[..used]), used, arena)
     }
 
-    /// Forgets what came so far: the connection was handed to another client.
-    pub fn reset(&mut self) {
-        *self = Decoder::default();
+    /// Forgets the line in hand. Which protocol the connection speaks stays as it was.
+    pub fn leave_line(&mut self) {
+        if self.in_multiget() {
+            self.mode = Mode::Text;
+        }
+        self.scanned = 0;
     }
 
     /// True between the keys of a get line.

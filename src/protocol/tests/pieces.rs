@@ -130,15 +130,19 @@ fn lines_may_arrive_in_any_pieces() {
 }
 
 #[test]
-fn reset_forgets_a_line() {
+fn a_line_that_is_left_is_forgotten_but_not_the_protocol() {
     let (arena, mut decoder) = (Bump::new(), Decoder::default());
     assert!(matches!(decoder.decode(b"get a b c\r\n", &arena), Decoded::Command { .. }));
     assert!(decoder.in_multiget());
-    decoder.reset();
+    decoder.leave_line();
     assert!(matches!(decoder.decode(b"vers", &arena), Decoded::Incomplete));
-    decoder.reset();
+    decoder.leave_line();
     let decoded = decoder.decode(VERSION_LINE, &arena);
     assert!(matches!(decoded, Decoded::Command { used: 9, command: Command::Admin(_), .. }));
+    decoder.decode(b"get a b c\r\n", &arena);
+    decoder.leave_line();
+    let binary = [&[0x80, 0x0b][..], &[0; 22]].concat();
+    assert!(matches!(decoder.decode(&binary, &arena), Decoded::Incomplete), "a line of text");
 }
 
 /// Bytes that resemble requests more often than chance.
