@@ -53,7 +53,7 @@ fn find_prefetched(bencher: Bencher<'_, '_>, items: usize) {
             *place = (n, bench.store.hash(key(&name(n))));
             bench.store.prefetch_line(place.1);
         }
-        batch.iter().for_each(|(_, hash)| bench.store.prefetch_item(*hash));
+        batch.iter().for_each(|(_, hash)| bench.store.prefetch_item(*hash, false));
         for (n, hash) in batch {
             let name = name(n);
             let get = plain_get(key(&name));

@@ -293,8 +293,11 @@ fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
         }
     }
     if several {
-        for hash in entries.iter().filter_map(|entry| entry.hash) {
-            desk.store.prefetch_item(hash);
+        for entry in entries.iter() {
+            if let Some(hash) = entry.hash {
+                let cas = matches!(&entry.command, Command::Fetch(fetch) if fetch.cas);
+                desk.store.prefetch_item(hash, cas);
+            }
         }
     }
 }

@@ -306,6 +306,13 @@ impl<'a> Item<'a> {
         bytes::prefetch(self.words, 0);
         bytes::prefetch(self.words, 16);
     }
+
+    /// Starts loading what follows the bytes of [`Item::prefetch`]: of items that are not small,
+    /// the fields behind the value.
+    #[inline]
+    pub fn prefetch_more(self) {
+        bytes::prefetch(self.words, 32);
+    }
 }
 
 /// Starts loading a cache line of `words`.

@@ -211,14 +211,18 @@ impl Store {
         self.shard_of(hash).index.prefetch(hash.0);
     }
 
-    /// Starts loading the item that a loaded index line points to.
+    /// Starts loading the item that a loaded index line points to, and where its CAS unique may be
+    /// if that is asked for.
     #[inline]
-    pub fn prefetch_item(&self, hash: KeyHash) {
+    pub fn prefetch_item(&self, hash: KeyHash, cas: bool) {
         let shard = self.shard_of(hash);
         if let Some(chunk) = shard.index.guess(hash.0)
             && chunk.word() < shard.slabs.words().len()
         {
             shard.item(chunk).prefetch();
+            if cas {
+                shard.item(chunk).prefetch_more();
+            }
         }
     }
 
