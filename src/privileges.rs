@@ -42,6 +42,17 @@ pub fn raise_file_limit(max_conns: u32) -> Result<(), String> {
     Ok(())
 }
 
+/// Lets other threads go before the one that calls, where processors are scarce. On Linux a nice
+/// value is a thread's own; elsewhere nothing is done.
+pub fn yield_to_others() {
+    const NICE: i32 = 10;
+    if cfg!(target_os = "linux")
+        && let Err(e) = rustix::process::setpriority_process(None, NICE)
+    {
+        info!("cannot lower a thread's priority: {e}");
+    }
+}
+
 /// -r: core dumps as large as they get. An error where the limit stays 0.
 pub fn allow_core_dumps() -> Result<(), String> {
     let core = Resource::RLIMIT_CORE;

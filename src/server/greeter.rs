@@ -7,6 +7,7 @@ use super::Shared;
 use super::mailbox::{Mailbox, Turns, WAKE};
 use crate::config::ListenTraits;
 use crate::connection::{Arrival, Transport};
+use crate::privileges;
 use crate::stats::ConnState;
 use crate::store::Local;
 use crate::tls::Stream;
@@ -81,7 +82,10 @@ impl Greeter {
             patience,
             next_sweep: Instant::now(),
         };
-        let thread = Builder::new().name(format!("greeter {id}")).spawn(move || shift.work())?;
+        let thread = Builder::new().name(format!("greeter {id}")).spawn(move || {
+            privileges::yield_to_others();
+            shift.work();
+        })?;
         Ok(Greeter { mailbox, thread })
     }
 
