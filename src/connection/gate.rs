@@ -1,12 +1,12 @@
 //! The gate of -Y: until a client has said who it is, nothing else of it is heard.
 
-use super::batch::{Done, Stop, log_request};
+use super::batch::{Done, Stop};
 use super::value::LINE_END;
 use super::{Connection, Desk, State};
 use crate::command::Error;
 use crate::protocol::login::{self, Login};
 use crate::watch::CloseReason;
-use log::info;
+use log::{debug, info};
 
 /// Attempts of a connection that may fail; with the last it is closed, so that guessing costs a
 /// connection for each so many guesses.
@@ -31,7 +31,8 @@ impl Connection {
                 (token.len(), gate.check(token, desk))
             }
             None => {
-                log_request(self.file(), &self.decoder, buf);
+                // What comes behind a refused announcement may be a password: it is not shown.
+                debug!("<{} a line from who has not said who it is", self.file());
                 match login::line(buf) {
                     Login::Refused { used, error } => (used, Err(error)),
                     Login::Token { used, len } => {
