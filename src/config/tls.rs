@@ -153,12 +153,13 @@ pub(super) fn resolve(draft: &mut Draft) -> Result<(), String> {
     if settings.tcp_port == 0 && settings.unix_socket.is_none() {
         return Err("-Z needs a TCP port, but -p is 0".into());
     }
-    if !settings.udp.listen.is_empty() {
-        return Err("-Z: UDP has no encryption: -U must be 0".into());
+    let (in_the_clear, unix) = (!settings.udp.listen.is_empty(), settings.unix_socket.is_some());
+    if in_the_clear {
+        draft.warn("-U beside -Z: UDP has no encryption, what it asks and answers is open".into());
     }
-    if settings.unix_socket.is_some() {
+    if unix {
         draft.warn("-Z has no effect beside -s: the unix socket speaks no TLS".into());
-    } else if asks_for_certificates(settings) && settings.tls.ca_cert.is_none() {
+    } else if asks_for_certificates(&draft.settings) && draft.settings.tls.ca_cert.is_none() {
         draft.warn("no certificate of a client can be verified without -o ssl_ca_cert".into());
     }
     Ok(())
