@@ -2,16 +2,12 @@
 
 mod common;
 
-use common::{Client, Server, server_path, temp_dir};
+use common::{Client, PATIENCE, Server, server_path, temp_dir, wait_for, wait_until};
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn watcher(server: &Server, streams: &str) -> Client {
     let mut client = server.connect();
@@ -31,14 +27,6 @@ fn line(watcher: &mut Client) -> String {
 fn expect(watcher: &mut Client, lines: &[&str]) {
     for wanted in lines {
         assert_eq!(line(watcher), *wanted);
-    }
-}
-
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !ready() {
-        assert!(Instant::now() < until, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -238,11 +226,11 @@ fn twenty_watch_and_no_more_until_one_leaves() {
     next.exchange(b"watch\r\n", b"WATCHER_TOO_MANY log watcher limit reached\r\n");
     next.exchange(b"mn\r\n", b"MN\r\n");
     watchers.pop().expect("a watcher").close();
-    wait_for("one to be gone", || server.stat("log_watchers") == Some(19));
+    wait_until("one to be gone", || server.stat("log_watchers") == Some(19));
     next.exchange(b"watch\r\n", b"OK\r\n");
     assert_eq!(server.stat("log_watchers"), Some(20));
     drop((watchers, next));
-    wait_for("all to be gone", || server.stat("log_watchers") == Some(0));
+    wait_until("all to be gone", || server.stat("log_watchers") == Some(0));
 }
 
 /// One that never reads holds nobody up and loses lines; once it reads it is told how many.
@@ -260,12 +248,12 @@ fn a_watcher_that_does_not_read_misses_lines() {
     assert_eq!(line, "OK\r\n");
     let key = "k".repeat(240);
     let gets = format!("get {key}\r\n").repeat(500);
-    wait_for("lines to be skipped", || {
+    wait_until("lines to be skipped", || {
         client.exchange(gets.as_bytes(), "END\r\n".repeat(500).as_bytes());
         server.stat("log_watcher_skipped").is_some_and(|skipped| skipped > 0)
     });
     let (mut lines, mut last_was_skip) = (0, false);
-    wait_for("to be told", || {
+    wait_until("to be told", || {
         client.exchange(b"get k\r\n", b"END\r\n");
         line.clear();
         slow.read_line(&mut line).expect("a line");
@@ -290,7 +278,7 @@ fn watchers_may_leave_at_any_moment() {
         gone.take(round * 7);
         if round % 2 == 0 { gone.reset() } else { gone.close() }
     }
-    wait_for("all to be gone", || server.stat("log_watchers") == Some(0));
+    wait_until("all to be gone", || server.stat("log_watchers") == Some(0));
     client.exchange(b"mn\r\n", b"MN\r\n");
 }
 
@@ -305,7 +293,7 @@ fn what_a_watcher_sends_is_dropped() {
     client.exchange(b"get a\r\n", b"END\r\n");
     expect(&mut fetchers, &["type=item_get key=a status=not_found clsid=0 size=0"]);
     fetchers.close();
-    wait_for("it to be gone", || server.stat("log_watchers") == Some(0));
+    wait_until("it to be gone", || server.stat("log_watchers") == Some(0));
 }
 
 #[test]
@@ -320,12 +308,8 @@ fn a_unix_sockets_clients_watch_and_are_watched() {
         .spawn()
         .expect("a server");
     // Stays, and was served before anybody watches: its lines are not in the way.
-    let mut first = None;
-    wait_for("the socket", || {
-        first = UnixStream::connect(&path).ok();
-        first.is_some()
-    });
-    let mut first = BufReader::new(first.expect("a connection"));
+    let first = wait_for("the socket", || UnixStream::connect(&path).ok());
+    let mut first = BufReader::new(first);
     first.get_mut().write_all(b"version\n").expect("a request");
     first.read_line(&mut String::new()).expect("a version");
     let connect = || {

@@ -23,6 +23,26 @@ const REPLY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a server may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// Longer than anything that a test waits for takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks until there is an answer.
+pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Asks until it is so.
+pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    wait_for(what, || so().then_some(()));
+}
+
 /// The server under test, unless `RUSTCACHED_TEST_SERVER` names another.
 pub fn server_path() -> PathBuf {
     other_server().unwrap_or_else(|| env!("CARGO_BIN_EXE_rustcached").into())
