@@ -115,11 +115,7 @@ impl Shard {
     /// Locks the line of a linked item if nobody holds it, and finds the item in it.
     pub fn line_of(&self, l: &Local, chunk: ChunkRef) -> Option<(LineGuard<'_>, Slot<'_>)> {
         let item = self.item(chunk);
-        let mut key = l.scratch.take();
-        key.clear();
-        item.copy_key(item.shape(), &mut key);
-        let hash = self.hash_bytes(&key);
-        l.scratch.set(key);
+        let hash = l.with_key(item, item.shape(), |key| self.hash_bytes(key));
         let line = self.index.try_lock(hash)?;
         let (slot, _) = line.find(|c| c == chunk)?;
         Some((line, slot))

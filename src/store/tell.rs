@@ -110,11 +110,8 @@ impl Shard {
         let left = i64::from(deadline.0) - i64::from(horizon.now);
         let ttl = if deadline == Deadline::NEVER { -1 } else { left };
         let (fetched, idle) = (standing.fetched(), standing.idle(horizon.now));
-        let mut key = l.scratch.take();
-        key.clear();
-        item.copy_key(shape, &mut key);
-        l.log.note(Event::Eviction { fetched, ttl, idle, class, size: len }, &key);
-        l.scratch.set(key);
+        let event = Event::Eviction { fetched, ttl, idle, class, size: len };
+        l.with_key(item, shape, |key| l.log.note(event, key));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What callers of the store name: keys, outcomes, figures.
 
 use crate::clock::Seconds;
+use crate::item::{Item, Shape};
 use crate::stats::Counters;
 use crate::watch::{Log, Stored};
 use slab::Words;
@@ -38,6 +39,24 @@ pub struct Local {
     pub log: Log,
     pub(super) sizes: Arc<Sizes>,
     pub(super) scratch: Cell<Vec<u8>>,
+}
+
+impl Local {
+    /// Lends a copy of an item's key; `shape` is the item's as it was read.
+    #[inline]
+    pub(super) fn with_key<T>(
+        &self,
+        item: Item<'_>,
+        shape: Shape,
+        borrow: impl FnOnce(&[u8]) -> T,
+    ) -> T {
+        let mut key = self.scratch.take();
+        key.clear();
+        item.copy_key(shape, &mut key);
+        let lent = borrow(&key);
+        self.scratch.set(key);
+        lent
+    }
 }
 
 /// Items per size in steps of [`SIZE_STEP`], as wrapping changes made by one thread.
