@@ -8,6 +8,7 @@
 
 use super::ghost::SHADOW_SHARE;
 use crate::clock::Seconds;
+use std::mem;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,8 @@ mod tests;
 const ROUND: u64 = 20_000;
 /// The same by what is evicted: one in so many of all pages' worth.
 const ROUND_EVICTED: f64 = 32.0;
+/// What a round's evictions count in the next, whether a class still evicts: one in so many.
+const LATELY: u64 = 4;
 /// Gets that there are to so many sets, or it counts as if nobody read.
 const READ_FROM: u64 = 10;
 /// Pages that one round may move: one in so many.
@@ -124,8 +127,11 @@ struct Track {
     /// Of probation and of main, since the share was last changed.
     parts: [f64; 2],
     last: Sample,
-    /// Evictions between the last two samples, and of late, fading.
+    /// Evictions between the last two samples, since the round began, in the last few rounds, and
+    /// of late, fading.
     evicting: u64,
+    round_evicted: u64,
+    lately_evicted: u64,
     turned: f64,
     /// Since when it has neither evicted nor grown.
     quiet_since: Seconds,
@@ -159,6 +165,7 @@ impl Automove {
                 track.parts[part] = (track.parts[part] + gained).max(0.0);
             }
             track.evicting = sample.evicted.wrapping_sub(track.last.evicted);
+            track.round_evicted += track.evicting;
             track.turned += track.evicting as f64;
             let per_page = sample.chunks_per_page.max(1) as f64;
             self.round_evicted += track.evicting as f64 / per_page;
@@ -221,6 +228,10 @@ impl Automove {
             self.round_evicted = 0.0;
             self.round = Load { gets, sets };
             self.round_left = (pages / ROUND_SHARE).max(1);
+            for track in &mut self.tracks {
+                let before = track.lately_evicted / LATELY;
+                track.lately_evicted = before + mem::take(&mut track.round_evicted);
+            }
         }
     }
 
@@ -297,26 +308,30 @@ impl Automove {
     }
 
     /// Where nobody reads, nothing is known of what a page is worth: then every class is to hold on
-    /// to its items for as long as the others, which is what memcached's automover wants.
+    /// to its items for as long as the others, which is what memcached's automover wants. Both are
+    /// judged as they would be after the move: what would only trade places stays.
     fn by_turnover(&self, terms: Terms) -> Option<Decision> {
-        let bounds = |n: &usize| {
-            let track = &self.tracks[*n];
-            let chunks = (track.last.pages * track.last.chunks_per_page).max(1) as f64;
-            let doubt = DOUBT * (track.turned + 1.0).sqrt() / chunks;
-            (track.turned / chunks - doubt, track.turned / chunks + doubt)
-        };
-        let takers = (0..self.tracks.len()).filter(|n| self.tracks[*n].last.pages > 0);
-        let to = takers.max_by(|a, b| bounds(a).0.total_cmp(&bounds(b).0))?;
+        let of = |n: &usize| &self.tracks[*n];
+        let slowest = |n: &usize| of(n).turnover(of(n).last.pages + 1).0;
+        let fastest = |n: &usize| of(n).turnover(of(n).last.pages - 1).1;
+        let takers = (0..self.tracks.len()).filter(|n| of(n).last.pages > 0);
+        let to = takers.max_by(|a, b| slowest(a).total_cmp(&slowest(b)))?;
         let givers = (0..self.tracks.len()).filter(|n| *n != to && self.can_give(*n));
-        let from = givers.min_by(|a, b| bounds(a).1.total_cmp(&bounds(b).1))?;
-        let ((low, high), (least, most)) = (bounds(&to), bounds(&from));
-        let why = Why::Turnover { from: (least + most) / 2.0, to: (low + high) / 2.0 };
-        (low > most / terms.ratio.max(0.01)).then_some(Decision { from, to: Some(to), why })
+        let from = givers.min_by(|a, b| fastest(a).total_cmp(&fastest(b)))?;
+        let middle = |n: &usize| {
+            let (low, high) = of(n).turnover(of(n).last.pages);
+            (low + high) / 2.0
+        };
+        let why = Why::Turnover { from: middle(&from), to: middle(&to) };
+        let wins = slowest(&to) > fastest(&from) / terms.ratio.max(0.01);
+        wins.then_some(Decision { from, to: Some(to), why })
     }
 
+    /// A class that evicts nothing would have nothing to put on a page, whatever it gains.
     fn by_gain(&self, terms: Terms) -> Option<Decision> {
         let worth = |n: &usize| self.tracks[*n].at_least();
-        let takers = (0..self.tracks.len()).filter(|n| self.tracks[*n].last.pages > 0);
+        let short = |t: &Track| t.last.pages > 0 && t.lately_evicted > 0;
+        let takers = (0..self.tracks.len()).filter(|n| short(&self.tracks[*n]));
         let to = takers.max_by(|a, b| worth(a).total_cmp(&worth(b)))?;
         let from = self.poorest(Some(to))?;
         let (giver, taker) = (&self.tracks[from], &self.tracks[to]);
@@ -346,6 +361,13 @@ impl Track {
 
     fn at_most(&self) -> f64 {
         self.worth() + self.doubt()
+    }
+
+    /// The share of its chunks that it would have evicted of late with so many pages: bounds of it.
+    fn turnover(&self, pages: u64) -> (f64, f64) {
+        let chunks = (pages * self.last.chunks_per_page).max(1) as f64;
+        let doubt = DOUBT * (self.turned + 1.0).sqrt();
+        ((self.turned - doubt) / chunks, (self.turned + doubt) / chunks)
     }
 
     fn free_pages(&self) -> f64 {

@@ -10,6 +10,8 @@ struct World {
     policy: Automove,
     classes: Vec<Sample>,
     requests: u64,
+    /// Requests are sets, not gets.
+    unread: bool,
     now: Seconds,
 }
 
@@ -25,6 +27,7 @@ impl World {
             policy: Automove::default(),
             classes: pages.iter().map(class).collect(),
             requests: 0,
+            unread: false,
             now: 1,
         };
         world.observe();
@@ -35,16 +38,17 @@ impl World {
         self.policy.observe(&self.classes, self.now);
     }
 
-    /// Gains of the main part.
+    /// Gains of the main part: keys that were missed, and are stored again in others' room.
     fn gain(&mut self, class: usize, by: u32) {
-        let gains = &mut self.classes[class].gains[1].0;
-        *gains = gains.wrapping_add(by);
+        let class = &mut self.classes[class];
+        class.gains[1].0 = class.gains[1].0.wrapping_add(by);
+        class.evicted = class.evicted.wrapping_add(u64::from(by));
     }
 
     fn decide(&mut self, memory: Memory, terms: Terms) -> Option<Decision> {
         self.observe();
-        let decision =
-            self.policy.decide(Load { gets: self.requests, sets: 0 }, memory, self.now, terms);
+        let (gets, sets) = if self.unread { (0, self.requests) } else { (self.requests, 0) };
+        let decision = self.policy.decide(Load { gets, sets }, memory, self.now, terms);
         if let Some(Decision { from, to, .. }) = decision {
             self.classes[from].pages -= 1;
             if let Some(to) = to {
@@ -56,11 +60,24 @@ impl World {
 
     /// A round of requests with these gains: the moves that come of it.
     fn round(&mut self, gains: &[u32], terms: Terms) -> Vec<(usize, Option<usize>)> {
-        self.requests += ROUND;
-        self.now += 1;
         for (class, by) in gains.iter().enumerate() {
             self.gain(class, *by);
         }
+        self.moves(terms)
+    }
+
+    /// A round of sets, in which the classes evict so many items.
+    fn unread_round(&mut self, evicted: &[u64]) -> Vec<(usize, Option<usize>)> {
+        self.unread = true;
+        for (class, by) in self.classes.iter_mut().zip(evicted) {
+            class.evicted += by;
+        }
+        self.moves(TERMS)
+    }
+
+    fn moves(&mut self, terms: Terms) -> Vec<(usize, Option<usize>)> {
+        self.requests += ROUND;
+        self.now += 1;
         let mut moves = Vec::new();
         while let Some(decision) = self.decide(Memory::Full, terms) {
             moves.push((decision.from, decision.to));
@@ -100,6 +117,7 @@ fn a_round_moves_one_page_of_a_hundred() {
     world.requests += ROUND - 1;
     assert_eq!(world.decide(Memory::Full, TERMS), None);
     world.requests += 1;
+    world.classes[1].evicted += 1;
     assert!(world.decide(Memory::Full, TERMS).is_some());
 }
 
@@ -162,6 +180,18 @@ fn counts_may_wrap() {
     world.observe();
     let moves = world.round(&[0, 300], TERMS);
     assert_eq!(moves.first(), Some(&(0, Some(1))));
+}
+
+/// A client that only reads misses what it misses wherever the pages are.
+#[test]
+fn a_class_that_evicts_nothing_takes_no_page() {
+    let mut world = World::new(&[50, 50]);
+    for _ in 0..50 {
+        world.classes[1].gains[1].0 += 1_000;
+        assert_eq!(world.moves(TERMS), []);
+    }
+    world.classes[1].evicted += 1;
+    assert_eq!(world.moves(TERMS), [(0, Some(1))]);
 }
 
 #[test]
@@ -312,6 +342,29 @@ fn the_fullest_has_a_free_page_or_is_the_poorest_or_at_least_the_largest() {
     assert_eq!(world.policy.fullest(), Some(0));
     assert_eq!(World::new(&[1, 0, 0]).policy.fullest(), Some(0));
     assert_eq!(World::new(&[0, 0]).policy.fullest(), None);
+}
+
+#[test]
+fn where_nobody_reads_classes_come_to_hold_on_for_equally_long() {
+    let mut world = World::new(&[90, 9, 1, 0]);
+    let evicted = [1_000, 1_000, 2_000, 0];
+    (0..200).for_each(|_| drop(world.unread_round(&evicted)));
+    let pages = world.pages();
+    assert_eq!(pages.iter().sum::<u64>(), 100);
+    assert!((18..=32).contains(&pages[0]) && (18..=32).contains(&pages[1]), "{pages:?}");
+    assert!((40..=60).contains(&pages[2]), "{pages:?}");
+}
+
+/// Where a page is much of a class, no two of them turn over alike.
+#[test]
+fn small_classes_send_no_page_round_where_nobody_reads() {
+    for evicted in [[300, 320, 340, 380, 700], [700, 340, 300, 380, 320], [500; 5]] {
+        let mut world = World::new(&[3, 3, 3, 4, 7]);
+        (0..50).for_each(|_| drop(world.unread_round(&evicted)));
+        let settled = world.pages();
+        let later: Vec<_> = (0..200).flat_map(|_| world.unread_round(&evicted)).collect();
+        assert_eq!(later, [], "{evicted:?}, {settled:?}");
+    }
 }
 
 /// What `shares` says after `gains` in probation and main, in a class with this share.
