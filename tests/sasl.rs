@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Client, Random, Server, server_path, temp_dir};
+use common::{Client, Random, Server, server_path, temp_dir, wait_until};
 use std::fs;
 use std::path::PathBuf;
 
@@ -253,6 +253,8 @@ fn users_may_change_while_the_server_runs() {
 #[test]
 fn garbage_lets_nobody_in() {
     let gated = Gated::start();
+    let mut inside = gated.log_in();
+    let alone = inside.figure(b"curr_connections");
     let mut random = Random::new(13);
     for _ in 0..300 {
         let mut client = gated.connect();
@@ -270,7 +272,7 @@ fn garbage_lets_nobody_in() {
             client.0.send(&bytes);
         }
     }
-    let mut inside = gated.log_in();
+    wait_until("all of it to be read", || inside.figure(b"curr_connections") == alone);
     let count = |figure: String| figure.parse::<u64>().expect("a number");
     let cmds = count(inside.figure(b"auth_cmds"));
     assert_eq!(cmds - count(inside.figure(b"auth_errors")), 1);
