@@ -7,8 +7,9 @@
 
 use super::batch::{key_of, log_request, run_one};
 use super::meter::Meter;
+use super::turn::OUTBOX_KEPT;
 use super::value::{BAD_CHUNK, LINE_END};
-use super::{Desk, Next, OUTBOX_KEPT, Ready, Workspace};
+use super::{Desk, Next, Ready, Workspace};
 use crate::clock::Seconds;
 use crate::command::{self, Command, Error, Replies, Reply, Say};
 use crate::protocol::outbox::{Outbox, Progress};

@@ -2,7 +2,7 @@
 //!
 //! Sockets are registered edge-triggered, so a connection remembers whether more can be read: after
 //! a read that did not fill its buffer there is nothing left, unless the peer has closed its side.
-//! A turn of [`Connection::drive`] makes one read and one write where no value is cut in two.
+//! A turn makes one read and one write where no value is cut in two: see `turn`.
 //!
 //! A connection owns bytes only while it has a part of a request (`rest`) or unsent
 //! answers. Everything else is lent by its worker: see [`Workspace`].
@@ -15,6 +15,7 @@ mod memory;
 mod meter;
 mod sasl;
 mod transport;
+mod turn;
 mod value;
 mod watch;
 
@@ -24,11 +25,11 @@ pub use meter::Meter;
 use crate::auth::Auth;
 use crate::clock::Seconds;
 use crate::config::{ListenTraits, Protocol};
+use crate::protocol::Decoder;
 use crate::protocol::outbox::{Outbox, Progress};
-use crate::protocol::{Decoder, GET_LINE_MAX};
 use crate::stats::{ConnState, Stats};
 use crate::store::{Local, Store};
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 use crate::watch::{CloseReason, Wake, Watcher};
 use batch::Stop;
 use bumpalo::Bump;
@@ -38,13 +39,14 @@ use log::{Level, debug, log_enabled};
 use memory::Room;
 use sasl::Login;
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Result};
-use std::mem::{size_of, take};
+use std::io::Result;
+use std::mem::size_of;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 pub use transport::Transport;
+pub use turn::TURNS_MAX;
+use turn::Turn;
 use value::Value;
 
 /// Bytes of input taken at once, into a buffer that all connections of a worker share.
@@ -52,13 +54,14 @@ const INPUT_SIZE: usize = 64 << 10;
 /// A part of a request that leaves less than this of the shared buffer gets a buffer of its own.
 const READ_MIN: usize = 4 << 10;
 /// Unsent bytes that make a connection send before it runs its next command.
-const OUTBOX_HIGH: usize = 256 << 10;
-/// A worker's outbox that one large answer made larger than this is given back.
-const OUTBOX_KEPT: usize = 1 << 20;
+const OUTBOX_HIGH: usize = 64 << 10;
 
 /// What a worker lends to the connection that it drives.
 pub struct Workspace {
+    /// What was read in the turns that are taken in step; so much of it.
     input: Box<[u8]>,
+    taken: usize,
+    turns: Box<[Turn]>,
     desk: Desk,
 }
 
@@ -69,6 +72,7 @@ struct Desk {
     local: Local,
     /// What `refresh_certs` refreshes.
     tls: Option<Arc<Tls>>,
+    /// The present turn's.
     outbox: Outbox,
     /// Keys that came in base64, decoded; emptied after each batch.
     arena: Bump,
@@ -167,6 +171,8 @@ impl Workspace {
         let piped = false;
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
+            taken: 0,
+            turns: (0..TURNS_MAX).map(|_| Turn::default()).collect(),
             desk: Desk {
                 store,
                 auth,
@@ -228,30 +234,6 @@ impl Connection {
         connection
     }
 
-    /// One turn. `alone` says that no other connection of this worker waits, so that there is
-    /// nobody to yield to.
-    pub fn drive(&mut self, w: &mut Workspace, ready: Ready, alone: bool) -> Next {
-        self.readable |= ready.readable | ready.closed;
-        self.closed |= ready.closed;
-        w.desk.local.log.attend(self.file() as i32);
-        let next = self.turn(w, alone).unwrap_or_else(|e| {
-            debug!("<{} {e}", self.file());
-            if let Transport::Tls(_) = self.transport {
-                w.desk.local.log.tls_failed(self.file() as i32, &e);
-            }
-            if tls::is_protocol_error(&e) {
-                w.store().stats().server.tls.ssl_proto_errors.fetch_add(1, Relaxed);
-            }
-            // Nothing of this client may go to the next one.
-            w.desk.outbox.clear();
-            self.state = State::Closing(CloseReason::Error);
-            Next::Close
-        });
-        let grown = self.count_buffers(w.store().stats());
-        self.show(self.shown_state(), w.store().stats());
-        if grown && !self.may_keep(0, &w.desk) { Next::Close } else { next }
-    }
-
     /// True while nothing has been asked that is not answered.
     pub fn idle(&self) -> bool {
         matches!(self.state, State::Command | State::Gate(_) | State::Sasl(_))
@@ -291,96 +273,6 @@ impl Connection {
         if log_enabled!(Level::Debug) {
             debug!("<{} connection closed.", self.file());
         }
-    }
-
-    fn turn(&mut self, w: &mut Workspace, alone: bool) -> Result<Next> {
-        if !self.send_unsent(&w.desk)? {
-            return Ok(Next::Wait);
-        }
-        w.desk.piped = false;
-        w.desk.room.answers = 0;
-        if matches!(self.state, State::Dump(_)) {
-            self.go_on_with_dump(&mut w.desk);
-        } else if self.yielded {
-            self.resume(&mut w.desk, alone)?;
-        } else if self.readable {
-            self.receive(w, alone)?;
-            // The end of a value that was read straight into its chunks, and what follows it.
-            if self.readable && matches!(&self.state, State::Value(value) if value.is_filled()) {
-                self.receive(w, alone)?;
-            }
-        }
-        self.take_lines(&mut w.desk);
-        if !self.send(&mut w.desk)? {
-            self.block_lines();
-            return Ok(Next::Wait);
-        }
-        Ok(match self.state {
-            State::Closing(_) => Next::Close,
-            State::Dump(_) => Next::Again,
-            _ if self.yielded || self.readable => Next::Again,
-            State::Watch(_) => Next::Watch,
-            _ => Next::Wait,
-        })
-    }
-
-    /// Reads once and works on what is there.
-    fn receive(&mut self, w: &mut Workspace, alone: bool) -> Result<()> {
-        match &self.state {
-            State::Closing(_) => return Ok(()),
-            State::Value(value) if value.wants_socket() => return self.fill(&mut w.desk),
-            _ => {}
-        }
-        let held = self.rest.len() - self.rest_at as usize;
-        if held + READ_MIN > w.input.len() {
-            return self.receive_long(&mut w.desk, alone);
-        }
-        let got = self.read(&mut w.input[held..], &w.desk)?;
-        if got == 0 {
-            return Ok(());
-        }
-        w.input[..held].copy_from_slice(&self.rest[self.rest_at as usize..]);
-        (self.rest, self.rest_at) = (Vec::new(), 0);
-        let input = &w.input[..held + got];
-        let used = self.process(input, &mut w.desk, alone)?;
-        if used < input.len() {
-            self.rest = input[used..].to_vec();
-        }
-        if self.readable && matches!(&self.state, State::Value(value) if value.wants_socket()) {
-            self.fill(&mut w.desk)?;
-        }
-        Ok(())
-    }
-
-    /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
-    fn receive_long(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
-        self.rest.drain(..take(&mut self.rest_at) as usize);
-        let held = self.rest.len();
-        if held >= GET_LINE_MAX || !self.may_keep(held, desk) {
-            self.state = State::Closing(CloseReason::Error);
-            return Ok(());
-        }
-        let mut rest = take(&mut self.rest);
-        rest.resize((held * 2).min(GET_LINE_MAX), 0);
-        let got = self.read(&mut rest[held..], desk);
-        rest.truncate(held + *got.as_ref().unwrap_or(&0));
-        self.rest = rest;
-        if got? > 0 { self.resume(desk, alone) } else { Ok(()) }
-    }
-
-    /// Works on the connection's own bytes.
-    fn resume(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
-        let rest = take(&mut self.rest);
-        let from = self.rest_at as usize;
-        let used = from + self.process(&rest[from..], desk, alone)?;
-        (self.rest, self.rest_at) = match &rest[used..] {
-            [] => (Vec::new(), 0),
-            // A part of one request takes as much memory as it needs, unless it is still growing.
-            part if !self.yielded && used > 0 => (part.to_vec(), 0),
-            // It is no longer than a get line.
-            _ => (rest, used as u32),
-        };
-        Ok(())
     }
 
     /// Uses up as many whole requests of `buf` as this turn may; returns their length.
@@ -434,57 +326,6 @@ impl Connection {
             }
         }
         Ok(at)
-    }
-
-    /// Reads into `into`; 0 where there is nothing, or the end was reached.
-    fn read(&mut self, into: &mut [u8], desk: &Desk) -> Result<usize> {
-        loop {
-            match self.transport.read(into) {
-                Ok(0) => {
-                    self.readable = false;
-                    self.state = State::Closing(CloseReason::Normal);
-                    return Ok(0);
-                }
-                Ok(n) => {
-                    desk.local.counters.thread.bytes_read.add(n as u64);
-                    // A short read means that no more was there: the next bytes make an event.
-                    self.readable = n == into.len() || self.closed || self.transport.has_more();
-                    return Ok(n);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(0);
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
-    /// Sends what the worker's outbox holds; false where the client does not take it all, which is
-    /// then this connection's to keep.
-    fn send(&mut self, desk: &mut Desk) -> Result<bool> {
-        if desk.outbox.is_empty() {
-            return Ok(true);
-        }
-        let sent = write(&mut self.transport, &mut desk.outbox, &desk.local)?;
-        if sent == Progress::Blocked {
-            self.unsent = Some(Box::new(desk.outbox.take_rest()));
-        }
-        if desk.outbox.capacity() > OUTBOX_KEPT {
-            desk.outbox = Outbox::default();
-        }
-        Ok(sent == Progress::Done)
-    }
-
-    /// Sends what the client did not take before; false where it still does not.
-    fn send_unsent(&mut self, desk: &Desk) -> Result<bool> {
-        let Some(unsent) = &mut self.unsent else { return Ok(true) };
-        if write(&mut self.transport, unsent, &desk.local)? == Progress::Blocked {
-            return Ok(false);
-        }
-        self.unsent = None;
-        Ok(true)
     }
 
     fn shown_state(&self) -> ConnState {

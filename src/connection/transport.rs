@@ -23,6 +23,10 @@ impl Transport {
         }
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Transport::Tls(_))
+    }
+
     /// Ends the stream as its protocol wants it, before it is dropped.
     pub(super) fn close(&mut self) {
         if let Transport::Tls(stream) = self {

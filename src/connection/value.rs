@@ -82,17 +82,8 @@ impl Connection {
         };
     }
 
-    /// Reads the missing bytes of a large value straight into its chunks; stores it where nothing
-    /// is to follow.
-    pub(super) fn fill(&mut self, desk: &mut Desk) -> Result<()> {
-        self.fill_value(desk)?;
-        if matches!(&self.state, State::Value(value) if value.is_whole()) {
-            self.commit(desk);
-        }
-        Ok(())
-    }
-
-    fn fill_value(&mut self, desk: &Desk) -> Result<()> {
+    /// Reads the missing bytes of a large value straight into its chunks.
+    pub(super) fn fill(&mut self, desk: &Desk) -> Result<()> {
         let State::Value(value) = &mut self.state else { return Ok(()) };
         let mut left = FILL_MAX;
         while left > 0 && value.reservation.missing() > 0 {

@@ -8,7 +8,7 @@
 use super::Shared;
 use super::mailbox::{Mailbox, WAKE};
 use crate::clock::Seconds;
-use crate::connection::{Connection, Datagrams, Next, Ready, Workspace};
+use crate::connection::{Connection, Datagrams, Next, Ready, TURNS_MAX, Workspace};
 use crate::watch::CloseReason;
 use log::{error, warn};
 use mio::event::Event;
@@ -54,6 +54,8 @@ struct Shift {
     /// Connections and UDP sockets that have work left, and an empty list to swap it with.
     again: Vec<usize>,
     spare: Vec<usize>,
+    /// An empty list for those that get a turn.
+    calls: Vec<usize>,
     last_sweep: Seconds,
     /// Some clients may be slow to take their answers.
     slow: bool,
@@ -95,6 +97,7 @@ impl Worker {
             watchers: Vec::new(),
             again: Vec::new(),
             spare: Vec::new(),
+            calls: Vec::new(),
             last_sweep: 0,
             slow: false,
             revocations: 0,
@@ -147,38 +150,84 @@ impl Shift {
             Err(e) => panic!("a worker cannot poll: {e}"),
         }
         self.shared.store.clock().refresh();
-        let mut queue = replace(&mut self.again, take(&mut self.spare));
+        let queue = replace(&mut self.again, take(&mut self.spare));
+        let mut calls = take(&mut self.calls);
         let mut woken = false;
-        let mut ready = events.iter().peekable();
-        while let Some(event) = ready.next() {
-            if event.token() == WAKE {
-                woken = true;
-                continue;
+        for event in &*events {
+            match event.token() {
+                WAKE => woken = true,
+                Token(index) if index >= UDP => self.answer(index, readiness(event)),
+                Token(index) => self.notice(index, readiness(event), &mut calls),
             }
-            let alone = queue.is_empty() && self.again.is_empty() && ready.peek().is_none();
-            self.drive(event.token().0, readiness(event), alone);
         }
-        for (left, &index) in (0..queue.len()).rev().zip(&queue) {
-            self.unqueue(index);
-            self.drive(index, Ready::default(), left == 0 && self.again.is_empty());
+        for &index in &queue {
+            match index {
+                UDP.. => self.answer_again(index),
+                _ => calls.push(index),
+            }
         }
-        queue.clear();
-        self.spare = queue;
+        (self.spare, self.calls) = (queue, self.serve(calls));
+        self.spare.clear();
         if woken {
             self.admit();
             self.send_lines();
         }
     }
 
-    /// One turn of one connection. Events of connections that are gone find nobody.
-    fn drive(&mut self, index: usize, ready: Ready, alone: bool) {
-        let Some(slot) = self.slots.get_mut(index) else { return self.answer(index, ready) };
+    /// A connection has an event; it gets its turn with the others, once. Events of connections
+    /// that are gone find nobody.
+    fn notice(&mut self, index: usize, ready: Ready, calls: &mut Vec<usize>) {
+        let Some(Slot { connection: Some(connection), queued }) = self.slots.get_mut(index) else {
+            return;
+        };
+        connection.notice(ready);
+        if !*queued {
+            calls.push(index);
+        }
+    }
+
+    /// Gives each of these connections, none of which is named twice, a turn, as many at a time in
+    /// step as there is room for; returns the list, empty.
+    fn serve(&mut self, mut calls: Vec<usize>) -> Vec<usize> {
+        let alone = calls.len() == 1;
+        let mut left = &calls[..];
+        while !left.is_empty() {
+            let (turns, later) = left.split_at(self.take_in(left));
+            for (turn, &index) in turns.iter().enumerate() {
+                if let Some(connection) = &mut self.slots[index].connection {
+                    connection.work(&mut self.workspace, turn, alone);
+                }
+            }
+            for (turn, &index) in turns.iter().enumerate() {
+                self.give_out(turn, index);
+            }
+            left = later;
+        }
+        calls.clear();
+        calls
+    }
+
+    /// Reads the first of these connections; returns how many.
+    fn take_in(&mut self, calls: &[usize]) -> usize {
+        self.workspace.begin_turns();
+        for (turn, &index) in calls.iter().enumerate() {
+            let Some(connection) = &mut self.slots[index].connection else { continue };
+            if turn >= TURNS_MAX || turn > 0 && !self.workspace.has_room_for(connection) {
+                return turn;
+            }
+            connection.take_in(&mut self.workspace, turn);
+        }
+        calls.len()
+    }
+
+    fn give_out(&mut self, turn: usize, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.queued = false;
         let Some(connection) = &mut slot.connection else { return };
-        match connection.drive(&mut self.workspace, ready, alone) {
+        match connection.give_out(&mut self.workspace, turn) {
             Next::Wait => self.slow |= connection.has_unsent(),
             Next::Watch if self.watchers.contains(&index) => {}
             Next::Watch => self.watchers.push(index),
-            Next::Again if slot.queued => {}
             Next::Again => {
                 slot.queued = true;
                 self.again.push(index);
@@ -187,16 +236,14 @@ impl Shift {
         }
     }
 
-    fn unqueue(&mut self, index: usize) {
-        match self.slots.get_mut(index) {
-            Some(slot) => slot.queued = false,
-            None => self.udp[index - UDP].queued = false,
-        }
+    fn answer_again(&mut self, index: usize) {
+        self.udp[index - UDP].queued = false;
+        self.answer(index, Ready::default());
     }
 
-    /// One turn of one UDP socket. Events of slots that never were find nobody.
+    /// One turn of one UDP socket.
     fn answer(&mut self, index: usize, ready: Ready) {
-        let Some(door) = index.checked_sub(UDP).and_then(|at| self.udp.get_mut(at)) else { return };
+        let door = &mut self.udp[index - UDP];
         let again = door.datagrams.drive(&mut self.workspace, ready) == Next::Again;
         if again && !replace(&mut door.queued, true) {
             self.again.push(index);
@@ -239,9 +286,8 @@ impl Shift {
     /// Gives a turn to the connections for which there may be lines.
     fn send_lines(&mut self) {
         if self.mailbox.take_lines() {
-            for index in self.watchers.clone() {
-                self.drive(index, Ready::default(), true);
-            }
+            let watchers = self.watchers.clone();
+            self.serve(watchers);
         }
     }
 
@@ -293,9 +339,11 @@ impl Shift {
         self.admit();
         let until = Instant::now() + DRAIN;
         let sent = Ready { readable: true, closed: false };
+        let mut calls = Vec::new();
         for index in 0..self.slots.len() {
-            self.drive(index, sent, false);
+            self.notice(index, sent, &mut calls);
         }
+        self.serve(calls);
         for index in 0..self.udp.len() {
             self.answer(UDP + index, sent);
         }

@@ -1,0 +1,293 @@
+//! A connection's turn in three parts, so that a worker can give several connections theirs in
+//! step: all are read, then all are worked for, then all are sent their answers. The code and data
+//! of each part, the kernel's for reading and writing above all, then stay in the processor's
+//! caches from one connection to the next.
+
+use super::value::Value;
+use super::{Connection, Desk, Next, Outbox, READ_MIN, Ready, State, Workspace, write};
+use crate::protocol::GET_LINE_MAX;
+use crate::protocol::outbox::Progress;
+use crate::tls;
+use crate::watch::CloseReason;
+use log::debug;
+use std::io::{Error, ErrorKind, Read, Result};
+use std::mem::{swap, take};
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Turns that are taken in step.
+pub const TURNS_MAX: usize = 16;
+/// The last of them have at least this much of the shared input for what they read.
+const SHARE_MIN: usize = 16 << 10;
+/// An outbox that one large answer made larger than this is given back.
+pub(super) const OUTBOX_KEPT: usize = 64 << 10;
+
+/// What one turn keeps between its parts.
+#[derive(Default)]
+pub(super) struct Turn {
+    taken: Taken,
+    outbox: Outbox,
+}
+
+/// What there is to work on.
+#[derive(Default)]
+enum Taken {
+    /// No bytes.
+    #[default]
+    Nothing,
+    /// Some of the worker's input.
+    Shared(Range<usize>),
+    /// The connection's own.
+    Own,
+    /// No bytes, nor anything else: the client does not take what it was sent before.
+    Refused,
+}
+
+impl Workspace {
+    /// Before the first turn of some that are taken in step.
+    pub fn begin_turns(&mut self) {
+        self.taken = 0;
+    }
+
+    /// True where a connection can be read beside those that were since [`Workspace::begin_turns`].
+    /// Where answers in hand are bounded, turns are taken one by one.
+    pub fn has_room_for(&self, connection: &Connection) -> bool {
+        let left = self.input.len() - self.taken;
+        left >= SHARE_MIN.max(connection.held() + READ_MIN) && !self.desk.room.is_limited()
+    }
+}
+
+impl Connection {
+    /// What the system said of its socket.
+    pub fn notice(&mut self, ready: Ready) {
+        self.readable |= ready.readable | ready.closed;
+        self.closed |= ready.closed;
+    }
+
+    /// The first part of a turn, which gets this number among those in step: reads once.
+    pub fn take_in(&mut self, w: &mut Workspace, turn: usize) {
+        let taken = self.take(w);
+        w.turns[turn].taken = taken.unwrap_or_else(|e| {
+            self.fail(&e, &mut w.desk);
+            Taken::Nothing
+        });
+    }
+
+    /// The second: runs what came. `alone` says that no other connection of this worker waits, so
+    /// that there is nobody to yield to.
+    pub fn work(&mut self, w: &mut Workspace, turn: usize, alone: bool) {
+        let Workspace { input, desk, turns, .. } = w;
+        let turn = &mut turns[turn];
+        swap(&mut desk.outbox, &mut turn.outbox);
+        desk.local.log.attend(self.file() as i32);
+        desk.piped = false;
+        desk.room.answers = 0;
+        if let Err(e) = self.work_on(&turn.taken, input, desk, alone) {
+            self.fail(&e, desk);
+        }
+        swap(&mut desk.outbox, &mut turn.outbox);
+    }
+
+    /// The third: sends the answers.
+    pub fn give_out(&mut self, w: &mut Workspace, turn: usize) -> Next {
+        let Workspace { desk, turns, .. } = w;
+        let Turn { taken, outbox } = &mut turns[turn];
+        let next = self.give(taken, outbox, desk).unwrap_or_else(|e| {
+            outbox.clear();
+            self.fail(&e, desk);
+            Next::Close
+        });
+        let grown = self.count_buffers(desk.store.stats());
+        self.show(self.shown_state(), desk.store.stats());
+        if grown && !self.may_keep(0, desk) { Next::Close } else { next }
+    }
+
+    /// Its transport failed, and so it ends. Nothing of this client may go to the next one.
+    fn fail(&mut self, error: &Error, desk: &mut Desk) {
+        debug!("<{} {error}", self.file());
+        desk.outbox.clear();
+        if self.transport.is_tls() {
+            desk.local.log.attend(self.file() as i32);
+            desk.local.log.tls_failed(self.file() as i32, error);
+        }
+        if tls::is_protocol_error(error) {
+            desk.store.stats().server.tls.ssl_proto_errors.fetch_add(1, Relaxed);
+        }
+        self.state = State::Closing(CloseReason::Error);
+    }
+
+    // Reading
+
+    fn take(&mut self, w: &mut Workspace) -> Result<Taken> {
+        if !self.send_unsent(&w.desk)? {
+            return Ok(Taken::Refused);
+        }
+        if matches!(self.state, State::Dump(_) | State::Closing(_)) {
+            return Ok(Taken::Nothing);
+        }
+        if self.yielded {
+            return Ok(Taken::Own);
+        }
+        if self.wants_socket() {
+            self.fill(&w.desk)?;
+        }
+        // What follows a value that was read straight into its chunks comes with it.
+        if !self.readable || self.wants_socket() {
+            return Ok(Taken::Nothing);
+        }
+        let held = self.held();
+        if held + READ_MIN > w.input.len() {
+            return self.take_long(&w.desk);
+        }
+        let into = &mut w.input[w.taken..];
+        let got = self.read(&mut into[held..], &w.desk)?;
+        if got == 0 {
+            return Ok(Taken::Nothing);
+        }
+        into[..held].copy_from_slice(&self.rest[self.rest_at as usize..]);
+        (self.rest, self.rest_at) = (Vec::new(), 0);
+        let from = w.taken;
+        w.taken += held + got;
+        Ok(Taken::Shared(from..w.taken))
+    }
+
+    /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
+    fn take_long(&mut self, desk: &Desk) -> Result<Taken> {
+        self.rest.drain(..take(&mut self.rest_at) as usize);
+        let held = self.rest.len();
+        if held >= GET_LINE_MAX || !self.may_keep(held, desk) {
+            self.state = State::Closing(CloseReason::Error);
+            return Ok(Taken::Nothing);
+        }
+        let mut rest = take(&mut self.rest);
+        rest.resize((held * 2).min(GET_LINE_MAX), 0);
+        let got = self.read(&mut rest[held..], desk);
+        rest.truncate(held + *got.as_ref().unwrap_or(&0));
+        self.rest = rest;
+        Ok(if got? > 0 { Taken::Own } else { Taken::Nothing })
+    }
+
+    /// Reads into `into`; 0 where there is nothing, or the end was reached.
+    fn read(&mut self, into: &mut [u8], desk: &Desk) -> Result<usize> {
+        loop {
+            match self.transport.read(into) {
+                Ok(0) => {
+                    self.readable = false;
+                    self.state = State::Closing(CloseReason::Normal);
+                    return Ok(0);
+                }
+                Ok(n) => {
+                    desk.local.counters.thread.bytes_read.add(n as u64);
+                    // A short read means that no more was there: the next bytes make an event.
+                    self.readable = n == into.len() || self.closed || self.transport.has_more();
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(0);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Bytes of the front of a request that wait for what follows.
+    fn held(&self) -> usize {
+        self.rest.len() - self.rest_at as usize
+    }
+
+    /// True where a value is to be read straight into its chunks.
+    fn wants_socket(&self) -> bool {
+        self.value().is_some_and(Value::wants_socket)
+    }
+
+    fn value(&self) -> Option<&Value> {
+        if let State::Value(value) = &self.state { Some(value) } else { None }
+    }
+
+    // Working
+
+    fn work_on(&mut self, taken: &Taken, input: &[u8], desk: &mut Desk, alone: bool) -> Result<()> {
+        match taken {
+            Taken::Refused => return Ok(()),
+            Taken::Nothing => self.go_on_with_dump(desk),
+            Taken::Own => self.resume(desk, alone)?,
+            Taken::Shared(range) => {
+                let input = &input[range.clone()];
+                let used = self.process(input, desk, alone)?;
+                if used < input.len() {
+                    self.rest = input[used..].to_vec();
+                }
+                if self.readable && self.wants_socket() {
+                    self.fill(desk)?;
+                }
+            }
+        }
+        if self.value().is_some_and(Value::is_whole) {
+            self.commit(desk);
+        }
+        self.take_lines(desk);
+        Ok(())
+    }
+
+    /// Works on the connection's own bytes.
+    fn resume(&mut self, desk: &mut Desk, alone: bool) -> Result<()> {
+        let rest = take(&mut self.rest);
+        let from = self.rest_at as usize;
+        let used = from + self.process(&rest[from..], desk, alone)?;
+        (self.rest, self.rest_at) = match &rest[used..] {
+            [] => (Vec::new(), 0),
+            // A part of one request takes as much memory as it needs, unless it is still growing.
+            part if !self.yielded && used > 0 => (part.to_vec(), 0),
+            // It is no longer than a get line.
+            _ => (rest, used as u32),
+        };
+        Ok(())
+    }
+
+    // Sending
+
+    fn give(&mut self, taken: &Taken, outbox: &mut Outbox, desk: &Desk) -> Result<Next> {
+        if matches!(taken, Taken::Refused) {
+            return Ok(Next::Wait);
+        }
+        if !self.send(outbox, desk)? {
+            self.block_lines();
+            return Ok(Next::Wait);
+        }
+        Ok(match self.state {
+            State::Closing(_) => Next::Close,
+            State::Dump(_) => Next::Again,
+            _ if self.yielded || self.readable => Next::Again,
+            State::Watch(_) => Next::Watch,
+            _ => Next::Wait,
+        })
+    }
+
+    /// Sends what an outbox holds; false where the client does not take it all, which is then this
+    /// connection's to keep.
+    fn send(&mut self, outbox: &mut Outbox, desk: &Desk) -> Result<bool> {
+        if outbox.is_empty() {
+            return Ok(true);
+        }
+        let sent = write(&mut self.transport, outbox, &desk.local)?;
+        if sent == Progress::Blocked {
+            self.unsent = Some(Box::new(outbox.take_rest()));
+        }
+        if outbox.capacity() > OUTBOX_KEPT {
+            *outbox = Outbox::default();
+        }
+        Ok(sent == Progress::Done)
+    }
+
+    /// Sends what the client did not take before; false where it still does not.
+    fn send_unsent(&mut self, desk: &Desk) -> Result<bool> {
+        let Some(unsent) = &mut self.unsent else { return Ok(true) };
+        if write(&mut self.transport, unsent, &desk.local)? == Progress::Blocked {
+            return Ok(false);
+        }
+        self.unsent = None;
+        Ok(true)
+    }
+}
