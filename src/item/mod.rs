@@ -307,6 +307,13 @@ impl<'a> Item<'a> {
         bytes::prefetch(self.words, 16);
     }
 
+    /// Starts loading the header and a short key.
+    #[inline]
+    pub fn prefetch_key(self) {
+        bytes::prefetch(self.words, 0);
+        bytes::prefetch(self.words, 8);
+    }
+
     /// Starts loading what follows the bytes of [`Item::prefetch`]: of items that are not small,
     /// the fields behind the value.
     #[inline]

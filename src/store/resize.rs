@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::flush::Horizon;
-use super::index::{self, BLOCK_BYTES, LINE_BYTES, LINE_STEP, MOVE_NODES, Step};
+use super::index::{self, BLOCK_BYTES, LINE_BYTES, LINE_STEP, Load, MOVE_NODES, Step};
 use super::shard::Shard;
 use super::types::Local;
 use super::upkeep::Pace;
@@ -60,7 +60,7 @@ impl Store {
         let nodes = shard.keep_nodes(l, horizon);
         if index.is_resizing() {
             let pace = if index.is_growing() { Pace::Urgent } else { Pace::Spare };
-            return if shard.move_lines() { pace } else { nodes };
+            return if shard.move_lines(l) { pace } else { nodes };
         }
         if self.settings.no_hashexpand {
             return nodes;
@@ -118,7 +118,7 @@ impl Shard {
             let more = self.add_nodes() || self.give_up_page(l, horizon);
             return if more { Pace::Urgent } else { Pace::Rest };
         }
-        let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(chunk));
+        let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(l, chunk));
         let trimmed = self.index.trim_nodes(2 * kept);
         self.discharge_index(trimmed);
         match gathered > 0 || trimmed > 0 {
@@ -130,14 +130,15 @@ impl Shard {
     }
 
     /// True where more lines can be moved at once.
-    fn move_lines(&self) -> bool {
+    fn move_lines(&self, l: &Local) -> bool {
+        let mut load = Load::default();
         let warm = |chunk: ChunkRef| {
             if chunk.word() < self.slabs.words().len() {
-                self.item(chunk).prefetch();
+                self.item(chunk).prefetch_key();
             }
         };
         for _ in 0..LINES_PER_STEP {
-            match self.index.step(warm, |chunk| self.hash_of(chunk)) {
+            match self.index.step(&mut load, warm, |chunk| self.hash_of(l, chunk)) {
                 Step::Moved(freed) => self.discharge_index(freed),
                 Step::Stuck | Step::Done => return false,
             }

@@ -101,11 +101,9 @@ impl Shard {
     }
 
     /// The hash of a linked item's key.
-    pub fn hash_of(&self, chunk: ChunkRef) -> u64 {
+    pub fn hash_of(&self, l: &Local, chunk: ChunkRef) -> u64 {
         let item = self.item(chunk);
-        let mut key = Vec::with_capacity(Key::MAX + 8);
-        item.copy_key(item.shape(), &mut key);
-        self.hash_bytes(&key)
+        l.with_key(item, item.shape(), |key| self.hash_bytes(key))
     }
 
     /// Bytes that memcached would say an item of this plan takes; -I bounds them.

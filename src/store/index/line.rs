@@ -10,9 +10,6 @@ use slab::sync::{AtomicU32, Ordering};
 
 use Ordering::{Relaxed, Release};
 
-/// Slots of a line of its own, and of a node.
-const LINE_SLOTS: usize = 12;
-const NODE_SLOTS: usize = 6;
 /// Tag of a last slot that refers to a node.
 const LINK: u8 = 0xFF;
 pub(super) const LOCKED: u32 = 1;
@@ -99,7 +96,7 @@ impl<'a> Segment<'a> {
     }
 
     fn empty_slot(self) -> Option<usize> {
-        (0..self.slots.len()).find(|slot| self.tag(*slot) == 0)
+        self.matching(0).map(|(slot, _)| slot).find(|slot| self.tag(*slot) == 0)
     }
 }
 
@@ -258,8 +255,8 @@ impl<'a> LineGuard<'a> {
     }
 
     /// Numbers of the chain's nodes.
-    pub(super) fn nodes(&self) -> Vec<u32> {
-        self.segments().filter_map(Segment::link).collect()
+    pub(super) fn nodes(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.segments().filter_map(Segment::link)
     }
 
     /// Moves what is in one of the chain's nodes to a lower one; false where that cannot be.
@@ -272,15 +269,14 @@ impl<'a> LineGuard<'a> {
         true
     }
 
-    /// Empties the line: what was under it, and its nodes, empty and now the caller's.
-    pub(super) fn drain(&mut self) -> (Vec<ChunkRef>, Vec<u32>) {
+    /// Empties the line into two empty lists: what was under it, and its nodes, which are empty and
+    /// now the caller's.
+    pub(super) fn drain(&mut self, chunks: &mut Vec<ChunkRef>, nodes: &mut Vec<u32>) {
         self.dirty = true;
-        let mut chunks = Vec::with_capacity(LINE_SLOTS + NODE_SLOTS);
         self.for_each(|_, _, chunk| chunks.push(chunk));
-        let nodes = self.nodes();
+        nodes.extend(self.nodes());
         clear(&self.words[1..]);
         nodes.iter().for_each(|node| self.index.nodes.clear(*node));
-        (chunks, nodes)
     }
 
     /// Lock and version.

@@ -24,7 +24,8 @@
 
 use super::line::{LOCKED, Segment};
 use super::nodes::MOVE_NODES;
-use super::{Full, Geometry, Index, LINE_BYTES, LINE_STEP, LINE_WORDS, LineGuard};
+use super::{Geometry, Index, LINE_BYTES, LINE_STEP, LINE_WORDS, LineGuard};
+use crate::item::prefetch;
 use slab::ChunkRef;
 use slab::sync::{MODELLED, Ordering, fence};
 use std::ops::Range;
@@ -33,6 +34,20 @@ use Ordering::{Relaxed, Release};
 
 /// Lines whose memory is given back at once: whole pages of the system.
 const RELEASED_LINES: u32 = if MODELLED { 2 } else { 1024 };
+
+/// Lines ahead of the one that is moved, whose items are told to be loaded.
+const WARM_AHEAD: u32 = 6;
+/// Of a line's chain, so many segments.
+const WARM_SEGMENTS: usize = 4;
+
+/// What is under a line on the move, and its nodes. Kept from step to step for its memory alone.
+#[derive(Default)]
+pub struct Load {
+    chunks: Vec<ChunkRef>,
+    nodes: Vec<u32>,
+    /// The chunks, each with its hash.
+    hashed: Vec<(u64, ChunkRef)>,
+}
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +113,13 @@ impl Index {
     }
 
     /// Moves the references of the next line to where they belong from now on. `warm` is told of
-    /// chunks whose hash `hash_of` will be asked for.
-    pub fn step(&self, warm: impl Fn(ChunkRef), hash_of: impl FnMut(ChunkRef) -> u64) -> Step {
+    /// chunks whose hash `hash_of` will be asked for, in this step or soon.
+    pub fn step(
+        &self,
+        load: &mut Load,
+        warm: impl Fn(ChunkRef),
+        hash_of: impl FnMut(ChunkRef) -> u64,
+    ) -> Step {
         let g = self.geometry();
         if g.old() == g.new_lines() {
             return Step::Done;
@@ -114,7 +134,7 @@ impl Index {
         self.prepare(g, line, warm);
         let next = g.after(line);
         let mut source = self.lock_line(line, 0);
-        self.move_from(&mut source, line, next, hash_of);
+        self.move_from(&mut source, load, (line, next), hash_of);
         self.geometry.store(next.0, Release);
         drop(source);
         Step::Moved(next.given_up().map_or(0, |lines| self.release(lines)))
@@ -133,10 +153,25 @@ impl Index {
         .count()
     }
 
-    /// Has the memory at hand that is needed under the lock.
+    /// Has the memory at hand that is needed under the lock, and sends for what the next steps will
+    /// want.
     fn prepare(&self, g: Geometry, line: u32, warm: impl Fn(ChunkRef)) {
-        let segment = Segment::of_line(self.line_words(line));
-        segment.slots.iter().filter_map(|s| ChunkRef::from_u32(s.load(Relaxed))).for_each(warm);
+        let ahead = match g.shrinking() {
+            true => Some(line + WARM_AHEAD).filter(|line| *line < g.old()),
+            false => line.checked_sub(WARM_AHEAD),
+        };
+        if let Some(ahead) = ahead {
+            for target in g.targets(ahead) {
+                prefetch(&self.lines, target as usize * LINE_WORDS);
+            }
+            // Unlocked, so that it may lead in circles.
+            let next = |s: &Segment<'_>| s.link().and_then(|node| self.nodes.segment(node));
+            let first = Segment::of_line(self.line_words(ahead));
+            for segment in std::iter::successors(Some(first), next).take(WARM_SEGMENTS) {
+                let slots = segment.slots.iter();
+                slots.filter_map(|s| ChunkRef::from_u32(s.load(Relaxed))).for_each(&warm);
+            }
+        }
         if g.growing() && !MODELLED {
             for target in g.targets(line) {
                 // Changes nothing, but has the system bring the page now.
@@ -145,28 +180,32 @@ impl Index {
         }
     }
 
-    fn move_from(
-        &self,
-        source: &mut LineGuard<'_>,
-        line: u32,
-        next: Geometry,
+    /// Empties a line and puts what was under it where it belongs now: under the line itself and
+    /// one or two others, each of which is locked once.
+    fn move_from<'a>(
+        &'a self,
+        source: &mut LineGuard<'a>,
+        load: &mut Load,
+        (line, next): (u32, Geometry),
         mut hash_of: impl FnMut(ChunkRef) -> u64,
     ) {
-        let (chunks, mut nodes) = source.drain();
-        let mut take = || nodes.pop().map_or_else(|| self.nodes.take_for_move(), Ok);
-        for chunk in chunks {
-            let hash = hash_of(chunk);
-            let target = next.line(hash);
-            let put = |guard: &mut LineGuard<'_>, take: &mut dyn FnMut() -> Result<u32, Full>| {
-                guard.insert_with(hash, chunk, take).expect("nodes are kept for moves");
-            };
-            if target == line {
-                put(source, &mut take);
-            } else {
-                put(&mut self.lock_line(target, hash), &mut take);
-            }
+        let Load { chunks, nodes, hashed } = load;
+        source.drain(chunks, nodes);
+        hashed.extend(chunks.drain(..).map(|chunk| (hash_of(chunk), chunk)));
+        while let Some(&(first, _)) = hashed.last() {
+            let target = next.line(first);
+            let mut other = (target != line).then(|| self.lock_line(target, first));
+            let guard = other.as_mut().unwrap_or(&mut *source);
+            hashed.retain(|&(hash, chunk)| {
+                let stays = next.line(hash) != target;
+                if !stays {
+                    let mut take = || nodes.pop().map_or_else(|| self.nodes.take_for_move(), Ok);
+                    guard.insert_with(hash, chunk, &mut take).expect("nodes are kept for moves");
+                }
+                stays
+            });
         }
-        nodes.into_iter().for_each(|node| self.nodes.put(node));
+        nodes.drain(..).for_each(|node| self.nodes.put(node));
     }
 
     /// Gives the memory of emptied lines back; returns its bytes.
@@ -274,7 +313,7 @@ mod tests {
 
         fn step(&self) -> Step {
             let bytes = self.index.bytes();
-            let step = self.index.step(|_| (), hash_of);
+            let step = self.index.step(&mut Load::default(), |_| (), hash_of);
             match step {
                 Step::Moved(freed) => assert_eq!(self.index.bytes(), bytes - freed),
                 Step::Done => assert_eq!(self.index.bytes(), bytes),
@@ -364,7 +403,7 @@ mod tests {
             let index = Index::new(LINE_STEP, LINE_STEP * 2).expect("address space");
             if from > to {
                 index.start(from);
-                while index.step(|_| (), |_| unreachable!()) != Step::Done {}
+                while index.step(&mut Load::default(), |_| (), |_| unreachable!()) != Step::Done {}
             }
             // All belong to line 0, with any number of lines.
             for n in 0..60 {
@@ -375,7 +414,7 @@ mod tests {
                 while index.nodes.take().is_ok() {}
                 0
             };
-            while index.step(|_| (), take_all) != Step::Done {}
+            while index.step(&mut Load::default(), |_| (), take_all) != Step::Done {}
             assert!((0..60).all(|n| index.lock(0).find(|c| c == chunk(n)).is_some()));
             assert_eq!(index.spare_nodes(), MOVE_NODES);
         }

@@ -36,7 +36,7 @@ impl Index {
     pub fn visit_line(&self, line: u32, mut visit: impl FnMut(ChunkRef)) -> u32 {
         let guard = self.lock_line(line, 0);
         guard.for_each(|_, _, chunk| visit(chunk));
-        guard.nodes().len() as u32
+        guard.nodes().count() as u32
     }
 }
 
