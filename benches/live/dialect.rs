@@ -319,3 +319,28 @@ fn wrong(bytes: &[u8]) -> Error {
     let shown = bytes[..bytes.len().min(60)].escape_ascii();
     Error::new(ErrorKind::InvalidData, format!("a wrong answer: {shown}"))
 }
+
+/// # Panics
+/// If answers are not recognised however they come, or wrong ones are.
+pub fn check() {
+    for protocol in [Protocol::Text, Protocol::Meta, Protocol::Binary] {
+        let dialect = Dialect::new(protocol, 100);
+        let answer = dialect.answer();
+        let whole = Reader::default().read(&dialect, Asked::Get, &answer);
+        assert_eq!(whole.expect("an answer"), (answer.len(), Some(1)), "{protocol:?}");
+        for cut in 0..answer.len() {
+            let mut reader = Reader::default();
+            let part = reader.read(&dialect, Asked::Get, &answer[..cut]).expect("a part");
+            assert_eq!(part.1, None, "{protocol:?} cut at {cut}");
+            let (rest, hits) =
+                reader.read(&dialect, Asked::Get, &answer[part.0..]).expect("a rest");
+            assert_eq!((part.0 + rest, hits), (answer.len(), Some(1)), "{protocol:?} cut at {cut}");
+        }
+        for (at, known) in dialect.known().iter().enumerate() {
+            let mut wrong = answer.clone();
+            wrong[at] ^= 1;
+            let read = Reader::default().read(&dialect, Asked::Get, &wrong);
+            assert_eq!(read.is_err(), known.is_some(), "{protocol:?} with a wrong byte at {at}");
+        }
+    }
+}

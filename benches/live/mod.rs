@@ -3,7 +3,7 @@
 
 mod dialect;
 
-pub use dialect::{Dialect, Name, Protocol, name};
+pub use dialect::{Dialect, Name, Protocol, check, name};
 
 use crate::common::Random;
 use crate::process::{processor_time, ticks};

@@ -105,6 +105,7 @@ fn main() -> ExitCode {
     }
     let smoke = args.harness.smoke();
     if smoke {
+        live::check();
         args = Args { rounds: 1, seconds: 0.05, items: 2_000, require: None, ..args };
     } else {
         pin(std::process::id(), 1);

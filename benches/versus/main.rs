@@ -73,6 +73,7 @@ fn main() -> ExitCode {
     }
     let smoke = args.harness.smoke();
     if smoke {
+        live::check();
         args = Args { rounds: 1, seconds: 0.02, ..args };
     } else {
         pin(std::process::id(), 1);
