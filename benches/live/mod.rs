@@ -331,7 +331,7 @@ pub struct Figures {
     pub ticks: [u64; 2],
 }
 
-/// Keeps a server busy for a while. `beside` is called once in each turn, and says whether to go on.
+/// Keeps a server busy for a while. `beside` is called once a turn, and says whether to go on.
 pub fn measure(
     clients: &mut Clients<'_>,
     pid: u32,
