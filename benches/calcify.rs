@@ -6,7 +6,13 @@
 //! By default the cache is a store in this process with a clock set by hand, whose upkeep runs as
 //! its thread would call for it; a minute then takes some seconds. `--server` takes live servers.
 
+#[path = "common/harness.rs"]
+mod harness;
+#[path = "common/zipf.rs"]
+mod zipf;
+
 use clap::Parser;
+use harness::Harness;
 use rustcached::clock::Clock;
 use rustcached::command::{Get, Set};
 use rustcached::config::{Layout, Settings};
@@ -16,6 +22,7 @@ use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use zipf::Zipf;
 
 /// The share of the fresh cache's hit ratio that counts as recovered.
 const RECOVERED: f64 = 0.95;
@@ -67,21 +74,16 @@ struct Args {
     /// Print every second
     #[arg(long)]
     verbose: bool,
-    #[arg(long, hide = true)]
-    bench: bool,
-    #[arg(long, hide = true)]
-    test: bool,
-    #[arg(hide = true)]
-    filter: Option<String>,
+    #[command(flatten)]
+    harness: Harness,
 }
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    if args.filter.as_ref().is_some_and(|f| !"calcify".contains(f.as_str())) {
+    if !args.harness.wants("calcify") {
         return ExitCode::SUCCESS;
     }
-    // Without --bench it is `cargo test` that runs this, and only wants to see it work.
-    let smoke = args.test || !args.bench;
+    let smoke = args.harness.smoke();
     if smoke {
         args = Args { megabytes: 8, rate: 20_000, phase: 3, server: Vec::new(), ..args };
     }
@@ -392,32 +394,4 @@ fn name(phase: usize, rank: u64) -> Name {
     let number = 10_000_000_000_000_000_000 + phase as u64 * 1_000_000_000_000_000 + rank;
     let mut digits = itoa::Buffer::new();
     digits.format(number).as_bytes().try_into().expect("20 digits")
-}
-
-/// Numbers below a bound, popular by Zipf's law, the same ones for the same seed.
-struct Zipf {
-    /// Summed weights of the numbers up to each.
-    sums: Vec<f64>,
-    state: u64,
-}
-
-impl Zipf {
-    fn new(bound: u64, exponent: f64, seed: u64) -> Zipf {
-        let add = |sum: &mut f64, rank: u64| {
-            *sum += (rank as f64).powf(-exponent);
-            Some(*sum)
-        };
-        let sums = (1..=bound).scan(0.0, add).collect();
-        Zipf { sums, state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) }
-    }
-
-    fn draw(&mut self) -> u64 {
-        // Marsaglia's xorshift, which no state but 0 ends.
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        let share = (self.state >> 11) as f64 / (1u64 << 53) as f64;
-        let goal = share * self.sums.last().expect("a key");
-        self.sums.partition_point(|sum| *sum <= goal) as u64
-    }
 }

@@ -47,12 +47,12 @@ SAMPLE_SECONDS = 0.01
 
 
 @contextlib.contextmanager
-def running(command):
+def running(command, stderr=None):
     """A server on an ephemeral port; gives that port and its process."""
     with tempfile.TemporaryDirectory() as folder:
         ports = os.path.join(folder, "ports")
         environment = dict(os.environ, MEMCACHED_PORT_FILENAME=ports)
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=environment, stderr=stderr)
         try:
             yield wait_for_port(process, ports), process
         finally:
@@ -241,4 +241,5 @@ def main():
         sys.exit(f"fell short: {', '.join(short)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

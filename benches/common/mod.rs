@@ -1,4 +1,5 @@
 //! A store with something in it, for the benches.
+#![allow(dead_code)]
 
 use rustcached::clock::Clock;
 use rustcached::command::{Get, Set};

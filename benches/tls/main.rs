@@ -7,19 +7,24 @@
 mod client;
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../common/harness.rs"]
+mod harness;
+#[path = "../live/process.rs"]
+mod process;
 
 use clap::{Parser, ValueEnum};
 use client::{Link, PATIENCE, client_config, socket};
 use common::{Server, server_path, temp_dir};
+use harness::Harness;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use process::{median, pin, processor_time};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ClientConfig;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -37,8 +42,6 @@ const PLAIN: usize = 10;
 /// Bytes of the answers to a get of a 16-byte key and to a set.
 const FOUND: usize = "VALUE  0 100\r\n".len() + 16 + VALUE + "\r\nEND\r\n".len();
 const STORED: usize = "STORED\r\n".len();
-/// What /proc counts processor time in; the kernel shows programs this one everywhere.
-const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Parser)]
 #[command(about = "Gets over TLS, handshakes, and what they do to others")]
@@ -64,12 +67,8 @@ struct Args {
     /// Microseconds that a plain client waits between an answer and its next request
     #[arg(long, default_value_t = 500)]
     pause: u64,
-    #[arg(long, hide = true)]
-    bench: bool,
-    #[arg(long, hide = true)]
-    test: bool,
-    #[arg(hide = true)]
-    filter: Option<String>,
+    #[command(flatten)]
+    harness: Harness,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -81,11 +80,10 @@ enum Row {
 
 fn main() {
     let mut args = Args::parse();
-    if args.filter.as_ref().is_some_and(|f| !"tls".contains(f.as_str())) {
+    if !args.harness.wants("tls") {
         return;
     }
-    // Without --bench it is `cargo test` that runs this, and only wants to see it work.
-    let smoke = args.test || !args.bench;
+    let smoke = args.harness.smoke();
     if smoke {
         args = Args { rounds: 1, seconds: 0.1, keys: 1000, ..args };
     } else {
@@ -97,16 +95,6 @@ fn main() {
     }
     if args.flood || smoke {
         flood(&args, &targets);
-    }
-}
-
-/// Puts all threads of a process on one processor, where the system has the tool for it.
-fn pin(pid: u32, processor: u32) {
-    let (pid, processor) = (pid.to_string(), processor.to_string());
-    let mut taskset = Command::new("taskset");
-    taskset.args(["-a", "-c", "-p", &processor, &pid]).stdout(Stdio::null());
-    if !taskset.status().is_ok_and(|status| status.success()) {
-        eprintln!("process {pid} could not be pinned to processor {processor}");
     }
 }
 
@@ -190,11 +178,7 @@ impl Target {
 
     /// Processor time of the server and the kernel for it, so far.
     fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.server.pid()));
-        let stat = stat.expect("figures of the server's process");
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("ticks"));
-        TICK * ticks.sum::<u32>()
+        processor_time(self.server.pid())
     }
 }
 
@@ -289,13 +273,6 @@ fn greet(target: &Target, go_on: impl Fn() -> bool, done: &AtomicU64) {
         assert!(link.collect(b"END\r\n").expect("a value"), "too slow");
         done.fetch_add(1, Relaxed);
     }
-}
-
-/// The middle one, by value.
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 fn compare(args: &Args, targets: &[Target]) {

@@ -1,0 +1,275 @@
+//! How long the slowest requests wait while the server has other things to do: its index grows,
+//! pages move, a crawl runs, everything is flushed.
+//!
+//! The load is that of `mix1`: 50 connections, one request in flight each, a tenth of them sets.
+//! The server has processor 0, the client processor 1. A second client makes the server do those
+//! things, which takes of the server's processor by itself; so what the load waits beside it is
+//! compared with the waits beside a second client that asks as often for something that sets
+//! nothing off.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../common/harness.rs"]
+mod harness;
+#[path = "../live/mod.rs"]
+mod live;
+#[path = "../live/process.rs"]
+mod process;
+mod side;
+#[path = "../common/zipf.rs"]
+mod zipf;
+
+use clap::{Parser, ValueEnum};
+use common::{Server, server_path};
+use harness::Harness;
+use live::{Clients, Draws, Load, Protocol, fill, measure, percentiles};
+use process::{median, pin};
+use side::{Script, Side, VALUE};
+use std::io::Result;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Of the load: as few items as the index has room for before it grows.
+const KEYS: u64 = 50_000;
+/// Keys that the second client sets again and again where it is to change nothing.
+const PLAIN_KEYS: u64 = 10_000;
+/// Items that are crawled and flushed, and those of the class that pages move to and from.
+const MANY_KEYS: u64 = 2_000_000;
+const WIDE_KEYS: u64 = 50_000;
+const WIDE_VALUE: usize = 1_000;
+/// Between two moves of pages, and two crawls.
+const MOVE_PAUSE: Duration = Duration::from_millis(5);
+const CRAWL_PAUSE: Duration = Duration::from_millis(20);
+/// Longer than growing takes.
+const NO_END: Duration = Duration::from_secs(3600);
+/// A request that does nothing.
+const NOTHING: &str = "mn\r\n";
+
+#[derive(Parser)]
+#[command(about = "The slowest requests, while the server has other things to do")]
+struct Args {
+    #[arg(long, value_delimiter = ',', default_value = "grow,pages,crawl,flush")]
+    cases: Vec<Case>,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of one measurement; growing takes as long as it takes
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Items that the index grows to
+    #[arg(long, default_value_t = 10_000_000)]
+    items: u64,
+    /// Sets of the second client in a second, where it sets
+    #[arg(long, default_value_t = 200_000)]
+    rate: u64,
+    /// Exit with status 1 where a p99.9 is more than so many times the quiet one
+    #[arg(long)]
+    require: Option<f64>,
+    #[command(flatten)]
+    harness: Harness,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Case {
+    Grow,
+    Pages,
+    Crawl,
+    Flush,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// No second client.
+    Alone,
+    /// One that sets nothing off.
+    Quiet,
+    Loaded,
+}
+
+const PHASES: [Phase; 3] = [Phase::Alone, Phase::Quiet, Phase::Loaded];
+const SHARES: [f64; 4] = [0.5, 0.99, 0.999, 0.9999];
+/// Which of them is compared.
+const P999: usize = 2;
+
+/// What one phase of one round came to.
+struct Measured {
+    ops: f64,
+    waits: [f64; SHARES.len()],
+    /// What the second client had done in a second, and refused.
+    beside: [f64; 2],
+}
+
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    if !args.harness.wants("tail") {
+        return ExitCode::SUCCESS;
+    }
+    let smoke = args.harness.smoke();
+    if smoke {
+        live::check();
+        args = Args { rounds: 1, seconds: 0.05, items: 2_000, require: None, ..args };
+    } else {
+        pin(std::process::id(), 1);
+    }
+    println!(
+        "{:<6} {:<7} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}",
+        "case",
+        "phase",
+        "ops/s",
+        "p50 us",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "beside/s",
+        "refused/s",
+        "of quiet"
+    );
+    let mut holds = true;
+    for &case in &args.cases {
+        let round = |_| Round::start(case, &args, smoke).expect("answers").run().expect("answers");
+        let rounds: Vec<[Measured; 3]> = (0..args.rounds).map(round).collect();
+        let worst = print(case, &rounds);
+        holds &= args.require.is_none_or(|most| worst <= most);
+    }
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The ratio of the loaded p99.9 to the quiet one.
+fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
+    let of_quiet =
+        |at: usize| median(rounds.iter().map(|round| round[at].waits[P999] / round[1].waits[P999]));
+    for (at, phase) in PHASES.iter().enumerate() {
+        let of = |figure: &dyn Fn(&Measured) -> f64| {
+            median(rounds.iter().map(|round| figure(&round[at])))
+        };
+        print!(
+            "{:<6} {:<7}",
+            format!("{case:?}").to_lowercase(),
+            format!("{phase:?}").to_lowercase()
+        );
+        print!(" {:>9.0}", of(&|m| m.ops));
+        (0..SHARES.len()).for_each(|share| print!(" {:>7.0}", of(&|m| m.waits[share])));
+        let [done, refused] = [0, 1].map(|which| of(&|m| m.beside[which]));
+        println!(" {done:>9.0} {refused:>9.0} {:>9.2}", of_quiet(at));
+    }
+    of_quiet(2)
+}
+
+/// A server of one case, with what it needs stored.
+struct Round<'a> {
+    case: Case,
+    args: &'a Args,
+    server: Server,
+    load: Load,
+    /// Keys of the second client.
+    keys: u64,
+    /// Two slab classes with pages, where pages are to move.
+    classes: [u32; 2],
+}
+
+impl Round<'_> {
+    fn start(case: Case, args: &Args, smoke: bool) -> Result<Round<'_>> {
+        let server = Server::start_binary(&server_path(), &["-t", "1", "-m", "2048"]);
+        if !smoke {
+            pin(server.pid(), 0);
+        }
+        let load = Load {
+            protocol: Protocol::Text,
+            connections: 50,
+            idle: 0,
+            in_flight: 1,
+            keys_per_get: 1,
+            sets: 10,
+            keys: KEYS.min(args.items),
+            zipf: 0.99,
+            value: 100,
+        };
+        fill(server.port, &load)?;
+        let (keys, value) = match case {
+            Case::Grow => (PLAIN_KEYS, VALUE),
+            Case::Pages => (WIDE_KEYS, WIDE_VALUE),
+            Case::Crawl | Case::Flush => (MANY_KEYS, VALUE),
+        };
+        let keys = keys.min(args.items);
+        let all = Script::Sets { keys, value, once: true, flush_every: None };
+        Side::new(server.port, all, Duration::ZERO)?.finish()?;
+        let classes = if case == Case::Pages { largest_classes(&server) } else { [0; 2] };
+        Ok(Round { case, args, server, load, keys, classes })
+    }
+
+    fn run(self) -> Result<[Measured; 3]> {
+        let draws = Draws::new(&self.load);
+        let [alone, quiet, loaded] = PHASES.map(|phase| self.measure(phase, &draws));
+        Ok([alone?, quiet?, loaded?])
+    }
+
+    fn measure(&self, phase: Phase, draws: &Draws) -> Result<Measured> {
+        let (port, pid) = (self.server.port, self.server.pid());
+        let mut clients = Clients::open(port, &self.load, draws)?;
+        let mut side = self.second_client(phase)?;
+        let until_done = matches!((self.case, phase), (Case::Grow, Phase::Loaded));
+        let length = Duration::from_secs_f64(self.args.seconds);
+        let length = if until_done { NO_END } else { length };
+        let beside = || side.as_mut().map_or(Ok(true), Side::turn);
+        let mut figures = measure(&mut clients, pid, length, beside)?;
+        let took = figures.took.as_secs_f64();
+        let beside = side.map_or([0; 2], |side| [side.done, side.refused]);
+        Ok(Measured {
+            ops: figures.ops(),
+            waits: percentiles(&mut figures.tally.waits, SHARES),
+            beside: beside.map(|count| count as f64 / took),
+        })
+    }
+
+    fn second_client(&self, phase: Phase) -> Result<Option<Side>> {
+        let loaded = match phase {
+            Phase::Alone => return Ok(None),
+            Phase::Quiet => false,
+            Phase::Loaded => true,
+        };
+        let (port, rate, keys) = (self.server.port, self.args.rate, self.keys);
+        let sets = |keys, once, flush_every| {
+            let script = Script::Sets { keys, value: VALUE, once, flush_every };
+            Side::setter(port, script, rate)
+        };
+        let lines = |lines: Vec<String>, pause| {
+            let lines = if loaded { lines } else { vec![NOTHING.into()] };
+            Side::new(port, Script::Lines(lines), pause)
+        };
+        let [a, b] = self.classes;
+        let side = match self.case {
+            Case::Grow if loaded => sets(self.args.items, true, None),
+            Case::Grow => sets(keys, false, None),
+            // Twice a second.
+            Case::Flush => sets(keys, false, loaded.then_some(rate / 2)),
+            Case::Crawl => lines(vec!["lru_crawler crawl all\r\n".into()], CRAWL_PAUSE),
+            Case::Pages => {
+                let moves = [(a, b), (b, a)];
+                let moves = moves.map(|(from, to)| format!("slabs reassign {from} {to}\r\n"));
+                lines(moves.into(), MOVE_PAUSE)
+            }
+        };
+        side.map(Some)
+    }
+}
+
+/// The two slab classes with the most items.
+fn largest_classes(server: &Server) -> [u32; 2] {
+    let mut client = server.connect();
+    client.send(b"stats items\r\n");
+    let mut classes = Vec::new();
+    loop {
+        let line = client.line();
+        if line == "END" {
+            break;
+        }
+        let figure = line.strip_prefix("STAT items:").and_then(|rest| rest.split_once(':'));
+        let number = figure.and_then(|(class, rest)| Some((rest.strip_prefix("number ")?, class)));
+        if let Some((number, class)) = number {
+            let number: u64 = number.parse().expect("a number of items");
+            classes.push((number, class.parse().expect("a class")));
+        }
+    }
+    classes.sort_unstable();
+    let [.., (_, a), (_, b)] = classes[..] else { panic!("less than two classes with items") };
+    [a, b]
+}
