@@ -22,17 +22,18 @@ pub use crate::store::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use crate::store::{Hit, Key, Refusal};
 pub use crate::watch::{Deleter, Streams};
 
-/// One request, without its value.
+/// One request, without its value. What is large lies where its decoder put it, so that a command
+/// is a few words, which are moved often.
 #[derive(Clone, Debug)]
 pub enum Command<'a> {
     /// A read that changes nothing but the item's standing.
     Get(Get<'a>),
     /// A read that may also touch, create, or hand out a win.
-    Fetch(Fetch<'a>),
+    Fetch(&'a Fetch<'a>),
     /// A write whose value of `Set::len` bytes follows.
-    Set(Set<'a>),
-    Delete(Delete<'a>),
-    Arith(Arith<'a>),
+    Set(&'a Set<'a>),
+    Delete(&'a Delete<'a>),
+    Arith(&'a Arith<'a>),
     Touch(Touch<'a>),
     /// `me`: what the server knows of one item.
     Inspect(Key<'a>),

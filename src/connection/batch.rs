@@ -67,7 +67,7 @@ enum Tail<'a> {
     /// A storage command of which not all is here.
     Value {
         line: &'a [u8],
-        set: Set<'a>,
+        set: &'a Set<'a>,
         echo: Echo<'a>,
     },
     /// A refused one, and the bytes of its value.
@@ -246,7 +246,7 @@ impl Connection {
         match tail {
             Tail::Limit => {}
             Tail::Incomplete => return Stop::Incomplete,
-            Tail::Value { line, set, echo } => self.expect_value(line, &set, echo, desk),
+            Tail::Value { line, set, echo } => self.expect_value(line, set, echo, desk),
             Tail::Refused { swallow, error, echo } => {
                 desk.piped = true;
                 let mut replies = Encoder::new(&mut desk.outbox, echo);

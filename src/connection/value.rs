@@ -120,7 +120,7 @@ impl Connection {
         desk.piped = true;
         let mut replies = Encoder::new(&mut desk.outbox, echo);
         if end == LINE_END {
-            commit_value(&desk.store, &desk.local, &set, reservation, &mut replies);
+            commit_value(&desk.store, &desk.local, set, reservation, &mut replies);
         } else {
             replies.reply(Reply::Say(Say::Error(BAD_CHUNK)));
         }

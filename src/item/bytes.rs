@@ -46,8 +46,17 @@ pub(crate) fn append(words: &[AtomicU32], offset: usize, len: usize, out: &mut V
     unsafe { at.cast::<u32>().write_unaligned(first) };
     // SAFETY: still within the reservation (at most 4 bytes on).
     at = unsafe { at.add(4 - skip) };
-    for word in &words[1..] {
+    // By fours, for fewer tests: the copy is most of what a small get does.
+    let (fours, rest) = words[1..].as_chunks::<4>();
+    for four in fours {
+        let all = four.each_ref().map(|word| word.load(Relaxed));
         // SAFETY: as above: each word starts no further than `len` bytes from the start.
+        unsafe { at.cast::<[u32; 4]>().write_unaligned(all) };
+        // SAFETY: as above.
+        at = unsafe { at.add(16) };
+    }
+    for word in rest {
+        // SAFETY: as above.
         unsafe { at.cast::<u32>().write_unaligned(word.load(Relaxed)) };
         // SAFETY: as above.
         at = unsafe { at.add(4) };

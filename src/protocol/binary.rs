@@ -11,6 +11,7 @@ use crate::command::{
     Admin, Arith, Command, Delete, Error, Fetch, Get, Say, Set, SetMode, StatsTopic,
 };
 use crate::store::Key;
+use bumpalo::Bump;
 use std::fmt::Write as _;
 
 /// The first byte of every request.
@@ -147,7 +148,7 @@ fn verb(opcode: u8) -> (Verb, bool) {
 
 /// Decodes the request at the front of `buf`, which starts with its header.
 #[inline]
-pub(super) fn decode(buf: &[u8]) -> Decoded<'_> {
+pub(super) fn decode<'a>(buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
     let Some((header, rest)) = buf.split_first_chunk::<HEADER_LEN>() else {
         return too_short(buf);
     };
@@ -181,7 +182,7 @@ pub(super) fn decode(buf: &[u8]) -> Decoded<'_> {
     if let Some(ask) = request.login() {
         return Decoded::Login { used, ask, len: value_len, echo: wrap(echo) };
     }
-    command(used, request.command().unwrap_or(Command::HangUp(INVALID)), echo)
+    command(used, request.command(arena).unwrap_or(Command::HangUp(INVALID)), echo)
 }
 
 /// Less than a header: what cannot become one need not be waited for.
@@ -223,18 +224,20 @@ impl<'a> Request<'a> {
 
     /// `None` where the lengths are not those of the opcode.
     #[inline]
-    fn command(&self) -> Option<Command<'a>> {
+    fn command(&self, arena: &'a Bump) -> Option<Command<'a>> {
         let fields = Fields(self.extras);
         match (self.verb, self.extras.len(), self.key, self.value_len) {
-            (Verb::Get | Verb::GetK, 0, Some(key), 0) => Some(fetch(key, None)),
-            (Verb::Set | Verb::Add | Verb::Replace, 8, Some(key), _) => self.set(key, fields),
+            (Verb::Get | Verb::GetK, 0, Some(key), 0) => Some(fetch(key, None, arena)),
+            (Verb::Set | Verb::Add | Verb::Replace, 8, Some(key), _) => {
+                self.set(key, fields, arena)
+            }
             (Verb::Touch | Verb::Gat | Verb::GatK, 4, Some(key), 0) => {
                 let mut fields = fields;
-                Some(fetch(key, Some(fields.exptime()?)))
+                Some(fetch(key, Some(fields.exptime()?), arena))
             }
-            (Verb::Append | Verb::Prepend, 0, Some(key), _) => Some(self.join(key)),
-            (Verb::Delete, 0, Some(key), 0) => Some(self.delete(key)),
-            (Verb::Increment | Verb::Decrement, 20, Some(key), 0) => self.arith(key, fields),
+            (Verb::Append | Verb::Prepend, 0, Some(key), _) => Some(self.join(key, arena)),
+            (Verb::Delete, 0, Some(key), 0) => Some(self.delete(key, arena)),
+            (Verb::Increment | Verb::Decrement, 20, Some(key), 0) => self.arith(key, fields, arena),
             _ => self.administrate(fields),
         }
     }
@@ -260,14 +263,14 @@ impl<'a> Request<'a> {
     /// Items get a CAS unique at once: every answer to a binary get holds it. With a unique, set,
     /// add and replace are all the same comparison.
     #[inline]
-    fn set(&self, key: Key<'a>, mut fields: Fields<'a>) -> Option<Command<'a>> {
+    fn set(&self, key: Key<'a>, mut fields: Fields<'a>, arena: &'a Bump) -> Option<Command<'a>> {
         let mode = match self.verb {
             _ if self.cas.is_some() => SetMode::Cas,
             Verb::Add => SetMode::Add,
             Verb::Replace => SetMode::Replace,
             _ => SetMode::Set,
         };
-        Some(Command::Set(Set {
+        Some(Command::Set(arena.alloc(Set {
             mode,
             client_flags: fields.u32()?,
             exptime: fields.exptime()?,
@@ -275,41 +278,41 @@ impl<'a> Request<'a> {
             return_cas: true,
             drop_old_on_refusal: self.verb == Verb::Set,
             ..Set::of(key, self.value_len)
-        }))
+        })))
     }
 
-    fn join(&self, key: Key<'a>) -> Command<'a> {
+    fn join(&self, key: Key<'a>, arena: &'a Bump) -> Command<'a> {
         let mode = if self.verb == Verb::Append { SetMode::Append } else { SetMode::Prepend };
-        Command::Set(Set {
+        Command::Set(arena.alloc(Set {
             mode,
             compare_cas: self.cas,
             return_cas: true,
             drop_old_on_refusal: false,
             ..Set::of(key, self.value_len)
-        })
+        }))
     }
 
-    fn delete(&self, key: Key<'a>) -> Command<'a> {
-        Command::Delete(Delete { compare_cas: self.cas, ..Delete::of(key) })
+    fn delete(&self, key: Key<'a>, arena: &'a Bump) -> Command<'a> {
+        Command::Delete(arena.alloc(Delete { compare_cas: self.cas, ..Delete::of(key) }))
     }
 
-    fn arith(&self, key: Key<'a>, mut fields: Fields<'a>) -> Option<Command<'a>> {
+    fn arith(&self, key: Key<'a>, mut fields: Fields<'a>, arena: &'a Bump) -> Option<Command<'a>> {
         let (delta, initial, seconds) = (fields.u64()?, fields.u64()?, fields.u32()?);
         let vivify = (seconds != NOT_CREATED).then_some(Exptime(seconds.into()));
-        Some(Command::Arith(Arith {
+        Some(Command::Arith(arena.alloc(Arith {
             increment: self.verb == Verb::Increment,
             compare_cas: self.cas,
             vivify,
             initial,
             return_cas: true,
             ..Arith::of(key, delta)
-        }))
+        })))
     }
 }
 
 #[inline]
-fn fetch<'a>(key: Key<'a>, touch: Option<Exptime>) -> Command<'a> {
-    Command::Fetch(Fetch { cas: true, touch, ..Fetch::of(Get::of(key)) })
+fn fetch<'a>(key: Key<'a>, touch: Option<Exptime>, arena: &'a Bump) -> Command<'a> {
+    Command::Fetch(arena.alloc(Fetch { cas: true, touch, ..Fetch::of(Get::of(key)) }))
 }
 
 /// The first three may have anything behind them, as in memcached. It does not know `conns` here.

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bumpalo::Bump;
-use memchr::memchr;
+use memchr::memchr_iter;
 
 /// Tokens of a line that memcached looks at, its command included; what follows is ignored.
 pub(super) const TOKENS_MAX: usize = 23;
@@ -52,12 +52,29 @@ impl<'a> Iterator for Tokens<'a> {
             self.0 = text;
             return None;
         }
-        // Tokens are short: a plain loop beats a vectorised search here.
-        let end = text.iter().position(|&b| b == b' ').unwrap_or(text.len());
-        let (token, rest) = text.split_at(end);
+        let (token, rest) = text.split_at(find_blank(text).unwrap_or(text.len()));
         self.0 = rest;
         Some(token)
     }
+}
+
+/// Where the first blank is. Tokens are short: eight bytes at a time, in line, beat a vectorised
+/// search that has to be called.
+#[inline]
+pub(super) fn find_blank(text: &[u8]) -> Option<usize> {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = EACH << 7;
+    let (words, rest) = text.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        // The lowest byte that becomes zero is the first blank.
+        let differs = u64::from_le_bytes(*word) ^ (EACH * b' ' as u64);
+        let zero = differs.wrapping_sub(EACH) & !differs & HIGH;
+        if zero != 0 {
+            return Some(n * 8 + zero.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|&b| b == b' ');
+    found.map(|at| text.len() - rest.len() + at)
 }
 
 #[inline]
@@ -86,16 +103,16 @@ pub(super) fn without_end(line: &[u8]) -> &[u8] {
     }
 }
 
-/// `None` where a key of the text is too long; the text has at least one token.
+/// False where a key of the text is too long; the text has at least one token.
 pub(super) fn keys_fit(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(blank) = memchr(b' ', rest) {
-        if blank > Key::MAX {
+    let mut start = 0;
+    for blank in memchr_iter(b' ', text) {
+        if blank - start > Key::MAX {
             return false;
         }
-        rest = &rest[blank + 1..];
+        start = blank + 1;
     }
-    rest.len() <= Key::MAX
+    text.len() - start <= Key::MAX
 }
 
 /// Digits only; `None` also for more digits than `max` and for an overflow.

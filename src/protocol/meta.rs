@@ -282,7 +282,7 @@ pub(super) fn decode<'a>(
         b'a' => arith(args, used, arena),
         b'e' => inspect(args, used, arena),
         b'n' => done(used, Command::Say(Say::Noop), plain_echo(false)),
-        _ => text::decode(line, used),
+        _ => text::decode(line, used, arena),
     }
 }
 
@@ -298,7 +298,7 @@ pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
     let command = if flags.seen & bits(b"TNRc") == 0 {
         Command::Get(get)
     } else {
-        Command::Fetch(Fetch {
+        Command::Fetch(arena.alloc(Fetch {
             cas: flags.has(b'c'),
             touch: flags.touch,
             touch_first: flags.touch_first,
@@ -307,7 +307,7 @@ pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
             new_cas: flags.new_cas,
             binary_key: echo.binary_key,
             ..Fetch::of(get)
-        })
+        }))
     };
     done(used, command, echo)
 }
@@ -322,7 +322,7 @@ pub(super) fn set<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
     };
     let request = Request::parse(Verb::Set, key, tokens.rest(), arena);
     let error = match request.and_then(|request| request.into_set(len)) {
-        Ok((set, echo)) => return done(used, Command::Set(set), echo),
+        Ok((set, echo)) => return done(used, Command::Set(arena.alloc(set)), echo),
         Err(Refusal::Line) => return say_error(used, BAD_FORMAT),
         Err(refusal) => refusal.error(),
     };
@@ -382,7 +382,7 @@ fn delete<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
         new_cas: flags.new_cas,
         by: Deleter::Meta,
     };
-    done(used, Command::Delete(delete), echo)
+    done(used, Command::Delete(arena.alloc(delete)), echo)
 }
 
 /// `<key> <flag>*`. All that is wrong with its flags is told in the same words.
@@ -412,7 +412,7 @@ fn arith<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
         return_cas: flags.has(b'c'),
         binary_key: echo.binary_key,
     };
-    done(used, Command::Arith(arith), echo)
+    done(used, Command::Arith(arena.alloc(arith)), echo)
 }
 
 /// `<key> [b]`. memcached's documents let `b` follow the key; 1.6.45 itself overlooks it there.

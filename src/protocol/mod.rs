@@ -110,15 +110,16 @@ impl Decoder {
     }
 
     /// Decodes one command from the front of `buf`. Never looks beyond its line, or its header,
-    /// extras and key. A key that came in base64 is decoded into `arena`.
+    /// extras and key. What is large, and a key that
+    /// came in base64, is put into `arena`.
     #[inline]
     pub fn decode<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
         match &mut self.mode {
             Mode::Text => self.text(buf, arena),
-            Mode::Binary => binary::decode(buf),
+            Mode::Binary => binary::decode(buf, arena),
             Mode::Multiget(multiget) => {
-                let (decoded, ended) = multiget.next(buf);
-                if ended {
+                let decoded = multiget.next(buf, arena);
+                if multiget.is_over() {
                     self.mode = Mode::Text;
                 }
                 decoded
@@ -184,47 +185,37 @@ impl Decoder {
     fn line<'a>(&mut self, line: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
         let end = used - line.len();
         match line {
-            [b'g', b'e', b't', b' ', args @ ..] => self.get(text::Form::GET, args, used, end),
-            [b's', b'e', b't', b' ', args @ ..] => text::storage(SetMode::Set, args, used),
+            [b'g', b'e', b't', b' ', args @ ..] => {
+                text::get(text::Form::GET, args, (used, end), &mut self.mode, arena)
+            }
+            [b's', b'e', b't', b' ', args @ ..] => text::storage(SetMode::Set, args, used, arena),
             [b'm', b'g', b' ', args @ ..] => meta::get(args, used, arena),
             [b'm', b's', b' ', args @ ..] => meta::set(args, used, arena),
             [b'g', b'e', b't', b's', b' ', args @ ..] => {
-                self.get(text::Form::GETS, args, used, end)
+                text::get(text::Form::GETS, args, (used, end), &mut self.mode, arena)
             }
-            [b'g', b'a', b't', b' ', args @ ..] => self.get_and_touch(false, args, used, end),
-            [b'g', b'a', b't', b's', b' ', args @ ..] => self.get_and_touch(true, args, used, end),
+            [b'g', b'a', b't', b' ', args @ ..] => {
+                self.get_and_touch(false, args, (used, end), arena)
+            }
+            [b'g', b'a', b't', b's', b' ', args @ ..] => {
+                self.get_and_touch(true, args, (used, end), arena)
+            }
             [b'm', verb] => meta::decode(*verb, line, b"", used, arena),
             [b'm', verb, b' ', args @ ..] => meta::decode(*verb, line, args, used, arena),
-            _ => text::decode(line, used),
+            _ => text::decode(line, used, arena),
         }
-    }
-
-    /// `end` is the length of the line's end.
-    #[inline]
-    fn get<'a>(
-        &mut self,
-        form: text::Form,
-        args: &'a [u8],
-        used: usize,
-        end: usize,
-    ) -> Decoded<'a> {
-        let (decoded, rest) = text::get(form, args, used, end);
-        if let Some(multiget) = rest {
-            self.mode = Mode::Multiget(multiget);
-        }
-        decoded
     }
 
     fn get_and_touch<'a>(
         &mut self,
         cas: bool,
         args: &'a [u8],
-        used: usize,
-        end: usize,
+        lengths: (usize, usize),
+        arena: &'a Bump,
     ) -> Decoded<'a> {
         match text::touching_form(cas, args) {
-            Ok((form, keys)) => self.get(form, keys, used, end),
-            Err(error) => text::say_error(used, error, false),
+            Ok((form, keys)) => text::get(form, keys, lengths, &mut self.mode, arena),
+            Err(error) => text::say_error(lengths.0, error, false),
         }
     }
 

@@ -2,10 +2,11 @@
 //! operators' commands are in `text_admin`.
 
 use super::lex::{self, Args, BAD_FORMAT};
-use super::{Decoded, text_admin};
+use super::{Decoded, Mode, text_admin};
 use crate::clock::Exptime;
 use crate::command::{Arith, Command, Delete, Error, Fetch, Get, Say, Set, SetMode, Touch};
 use crate::store::Key;
+use bumpalo::Bump;
 use memchr::memchr;
 
 /// Most words after `delete`.
@@ -33,13 +34,14 @@ impl Form {
     pub(super) const GETS: Form = Form { cas: true, touch: None };
 
     #[inline]
-    fn command<'a>(self, used: usize, key: &'a [u8], end: bool) -> Decoded<'a> {
+    fn command<'a>(self, used: usize, key: &'a [u8], end: bool, arena: &'a Bump) -> Decoded<'a> {
         let Some(key) = Key::new(key) else {
             return say_error(used, BAD_FORMAT, false);
         };
         let get = Get::of(key);
         let command = if self.cas || self.touch.is_some() {
-            Command::Fetch(Fetch { cas: self.cas, touch: self.touch, ..Fetch::of(get) })
+            let fetch = Fetch { cas: self.cas, touch: self.touch, ..Fetch::of(get) };
+            Command::Fetch(arena.alloc(fetch))
         } else {
             Command::Get(get)
         };
@@ -58,51 +60,55 @@ pub(super) struct Multiget {
 }
 
 impl Multiget {
-    /// The next key, and whether it is the last.
+    /// The next key.
     #[inline]
-    pub(super) fn next<'a>(&mut self, buf: &'a [u8]) -> (Decoded<'a>, bool) {
-        let Some(line) = buf.get(..self.left) else {
-            return (Decoded::Incomplete, false);
-        };
+    pub(super) fn next<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
+        let Some(line) = buf.get(..self.left) else { return Decoded::Incomplete };
         let text = lex::without_end(line);
         let (key, rest) = split_key(text);
-        if rest.is_empty() {
-            return (self.form.command(self.left, key, true), true);
-        }
-        let used = text.len() - rest.len();
+        let end = rest.is_empty();
+        let used = if end { self.left } else { text.len() - rest.len() };
         self.left -= used;
-        (self.form.command(used, key, false), false)
+        self.form.command(used, key, end, arena)
+    }
+
+    /// Its last key was handed out.
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0
     }
 }
 
 /// The first key of `text`, and what comes after it and its blanks.
 #[inline]
 fn split_key(text: &[u8]) -> (&[u8], &[u8]) {
-    match memchr(b' ', text) {
+    match lex::find_blank(text) {
         Some(end) => (&text[..end], lex::skip_blanks(&text[end..])),
         None => (text, &[]),
     }
 }
 
-/// A get's first key, and the others if there are any. `args` is the line behind the command,
-/// `used` the line's length and `line_end` its end's. Where any key is too long, none is handed
-/// out.
+/// A get's first key; `mode` is told of others if there are any. `args` is the line behind the
+/// command, `used` the line's length and `line_end` its end's. Where any key is too long, none is
+/// handed out.
 #[inline]
 pub(super) fn get<'a>(
     form: Form,
     args: &'a [u8],
-    used: usize,
-    line_end: usize,
-) -> (Decoded<'a>, Option<Multiget>) {
+    (used, line_end): (usize, usize),
+    mode: &mut Mode,
+    arena: &'a Bump,
+) -> Decoded<'a> {
     let (key, rest) = split_key(lex::skip_blanks(args));
     if rest.is_empty() {
-        return (form.command(used, key, true), None);
+        return form.command(used, key, true, arena);
     }
     if key.len() > Key::MAX || !lex::keys_fit(rest) {
-        return (say_error(used, BAD_FORMAT, false), None);
+        return say_error(used, BAD_FORMAT, false);
     }
     let left = rest.len() + line_end;
-    (form.command(used - left, key, false), Some(Multiget { form, left }))
+    *mode = Mode::Multiget(Multiget { form, left });
+    form.command(used - left, key, false, arena)
 }
 
 /// The form of `gat` and `gats`, and their keys.
@@ -120,19 +126,19 @@ pub(super) fn touching_form(cas: bool, args: &[u8]) -> Result<(Form, &[u8]), Err
 }
 
 /// Commands that are not gets or meta, by name.
-pub(super) fn decode<'a>(line: &'a [u8], used: usize) -> Decoded<'a> {
+pub(super) fn decode<'a>(line: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
     let end = memchr(b' ', line).unwrap_or(line.len());
     let (verb, args) = line.split_at(end);
     match verb {
-        b"set" => storage(SetMode::Set, args, used),
-        b"add" => storage(SetMode::Add, args, used),
-        b"replace" => storage(SetMode::Replace, args, used),
-        b"append" => storage(SetMode::Append, args, used),
-        b"prepend" => storage(SetMode::Prepend, args, used),
-        b"cas" => storage(SetMode::Cas, args, used),
-        b"delete" => delete(args, used),
-        b"incr" => arith(true, args, used),
-        b"decr" => arith(false, args, used),
+        b"set" => storage(SetMode::Set, args, used, arena),
+        b"add" => storage(SetMode::Add, args, used, arena),
+        b"replace" => storage(SetMode::Replace, args, used, arena),
+        b"append" => storage(SetMode::Append, args, used, arena),
+        b"prepend" => storage(SetMode::Prepend, args, used, arena),
+        b"cas" => storage(SetMode::Cas, args, used, arena),
+        b"delete" => delete(args, used, arena),
+        b"incr" => arith(true, args, used, arena),
+        b"decr" => arith(false, args, used, arena),
         b"touch" => touch(args, used),
         b"get" | b"gets" | b"gat" | b"gats" => say_error(used, BAD_FORMAT, false),
         b"quit" => command(used, Command::Quit, false),
@@ -143,7 +149,12 @@ pub(super) fn decode<'a>(line: &'a [u8], used: usize) -> Decoded<'a> {
 /// `<key> <flags> <exptime> <bytes> [<unique>] [noreply]`. A line without a usable length has no
 /// value behind it that could be dropped; any other refusal drops the value.
 #[inline]
-pub(super) fn storage<'a>(mode: SetMode, args: &'a [u8], used: usize) -> Decoded<'a> {
+pub(super) fn storage<'a>(
+    mode: SetMode,
+    args: &'a [u8],
+    used: usize,
+    arena: &'a Bump,
+) -> Decoded<'a> {
     let mut tokens = lex::Tokens::new(args);
     let (Some(key), Some(flags), Some(exptime), Some(len)) =
         (tokens.next(), tokens.next(), tokens.next(), tokens.next())
@@ -167,20 +178,20 @@ pub(super) fn storage<'a>(mode: SetMode, args: &'a [u8], used: usize) -> Decoded
     ) else {
         return Decoded::Refused { used, swallow: u64::from(len) + 2, error: BAD_FORMAT, echo };
     };
-    let set = Set {
+    let set = arena.alloc(Set {
         mode,
         client_flags,
         exptime,
         compare_cas,
         drop_old_on_refusal: mode == SetMode::Set,
         ..Set::of(key, len)
-    };
+    });
     Decoded::Command { used, command: Command::Set(set), echo }
 }
 
 /// `<key>`; a few further words mean nothing but `noreply`, as in memcached 1.6.45. Its earlier
 /// releases refused more of them, and memccapable asks for that.
-fn delete<'a>(args: &'a [u8], used: usize) -> Decoded<'a> {
+fn delete<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
     let args = lex::args(args);
     let noreply = lex::is_noreply(&args);
     let Some(&key) = args.first() else {
@@ -189,11 +200,11 @@ fn delete<'a>(args: &'a [u8], used: usize) -> Decoded<'a> {
     let Some(key) = Key::new(key).filter(|_| args.len() <= DELETE_ARGS_MAX) else {
         return say_error(used, BAD_FORMAT, noreply);
     };
-    command(used, Command::Delete(Delete::of(key)), noreply)
+    command(used, Command::Delete(arena.alloc(Delete::of(key))), noreply)
 }
 
 /// `<key> <delta> [noreply]`
-fn arith<'a>(increment: bool, args: &'a [u8], used: usize) -> Decoded<'a> {
+fn arith<'a>(increment: bool, args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
     let args = lex::args(args);
     let (key, noreply) = match keyed(&args) {
         Ok(found) => found,
@@ -203,7 +214,7 @@ fn arith<'a>(increment: bool, args: &'a [u8], used: usize) -> Decoded<'a> {
         return say_error(used, Error::Client("invalid numeric delta argument"), noreply);
     };
     let arith = Arith { increment, ..Arith::of(key, delta) };
-    command(used, Command::Arith(arith), noreply)
+    command(used, Command::Arith(arena.alloc(arith)), noreply)
 }
 
 /// `<key> <exptime> [noreply]`

@@ -106,6 +106,11 @@ impl Hit<'_> {
         if !self.shape.has(Shape::WIDE) {
             return self.item.copy_narrow(self.shape, out);
         }
+        self.copy_wide(out);
+    }
+
+    #[cold]
+    fn copy_wide(&self, out: &mut Vec<u8>) {
         for segment in Chain::of(&self.store.shard_at(self.shard_no).slabs, self.chunk) {
             segment.copy(out);
         }
@@ -113,6 +118,7 @@ impl Hit<'_> {
 
     /// Large values are sent from their chunks: `Some` pins the item until the [`Pin`] is dropped.
     /// `None` says: copy it.
+    #[inline]
     pub fn pin(&self) -> Option<Pin> {
         let large = self.locked && self.shape.has(Shape::WIDE);
         large.then(|| Pin::new(self.store, self.shard_no, self.chunk, self.value_len() as usize))

@@ -68,12 +68,12 @@ fn wide(words: &[u32]) -> Vec<u8> {
 #[test]
 fn reads_are_fetches_with_a_unique() {
     let fetch = || Fetch { cas: true, ..plain_fetch(plain_get("a")) };
-    let plain = format!("{:?}", Command::Fetch(fetch()));
+    let plain = format!("{:?}", Command::Fetch(kept(fetch())));
     for opcode in [0x00, 0x09, 0x0c, 0x0d] {
         assert_eq!(asked(&request(opcode, b"", b"a", 0, 0)), plain, "{opcode:#x}");
     }
     let touching = Fetch { touch: Some(Exptime(0xffff_fffe)), ..fetch() };
-    let touching = format!("{:?}", Command::Fetch(touching));
+    let touching = format!("{:?}", Command::Fetch(kept(touching)));
     for opcode in [0x1c, 0x1d, 0x1e, 0x23, 0x24] {
         let bytes = request(opcode, &wide(&[0xffff_fffe]), b"a", 0, 0);
         assert_eq!(asked(&bytes), touching, "{opcode:#x}");
@@ -102,7 +102,7 @@ fn a_unique_makes_a_comparison_of_any_store() {
         (0x13, 4, set(SetMode::Cas, Some(4))),
     ] {
         let bytes = request(opcode, &wide(&[7, 9]), b"a", 5, cas);
-        assert_eq!(asked(&bytes), format!("{:?}", Command::Set(set)), "{opcode:#x}");
+        assert_eq!(asked(&bytes), format!("{:?}", Command::Set(kept(set))), "{opcode:#x}");
     }
     for (opcode, mode) in [
         (0x0e, SetMode::Append),
@@ -112,19 +112,19 @@ fn a_unique_makes_a_comparison_of_any_store() {
     ] {
         let set = Set { compare_cas: Some(4), return_cas: true, ..plain_set("a", mode) };
         let bytes = request(opcode, b"", b"a", 1, 4);
-        assert_eq!(asked(&bytes), format!("{:?}", Command::Set(set)), "{opcode:#x}");
+        assert_eq!(asked(&bytes), format!("{:?}", Command::Set(kept(set))), "{opcode:#x}");
     }
 }
 
 #[test]
 fn changes() {
     let delete = Delete { compare_cas: Some(3), ..plain_delete("a") };
-    let delete = format!("{:?}", Command::Delete(delete));
+    let delete = format!("{:?}", Command::Delete(kept(delete)));
     assert_eq!(asked(&request(0x04, b"", b"a", 0, 3)), delete);
     assert_eq!(asked(&request(0x14, b"", b"a", 0, 3)), delete);
     let arith = |increment, vivify| {
         let arith = Arith { increment, vivify, ..Arith::of(key("a"), 1 << 32 | 2) };
-        format!("{:?}", Command::Arith(Arith { initial: 6, return_cas: true, ..arith }))
+        format!("{:?}", Command::Arith(kept(Arith { initial: 6, return_cas: true, ..arith })))
     };
     for (opcode, seconds, command) in [
         (0x05, 30, arith(true, Some(Exptime(30)))),

@@ -210,21 +210,21 @@ fn classic_commands() {
     let table = [
         ("get a\r\n", Command::Get(plain_get("a"))),
         ("get  a \n", Command::Get(plain_get("a"))),
-        ("gets a\r\n", Command::Fetch(Fetch { cas: true, ..plain_fetch(plain_get("a")) })),
-        ("gat -1 a\r\n", Command::Fetch(gat.clone())),
-        ("gats  -1  a \r\n", Command::Fetch(Fetch { cas: true, ..gat })),
-        ("set a +7 -3 1\r\n", Command::Set(set.clone())),
-        ("set  a  7  -3  01 noreply\r\n", Command::Set(set)),
-        ("set a 0 0 1 foo\n", Command::Set(plain_set("a", SetMode::Set))),
-        ("add a 0 0 1\r\n", Command::Set(plain_set("a", SetMode::Add))),
-        ("replace a 0 0 1\r\n", Command::Set(plain_set("a", SetMode::Replace))),
-        ("append a 0 0 1\r\n", Command::Set(plain_set("a", SetMode::Append))),
-        ("prepend a 0 0 1\r\n", Command::Set(plain_set("a", SetMode::Prepend))),
-        ("cas a 0 0 1 18446744073709551615\r\n", Command::Set(cas)),
-        ("delete a 0\r\n", Command::Delete(plain_delete("a"))),
-        ("delete noreply\r\n", Command::Delete(plain_delete("noreply"))),
-        ("incr a 5\r\n", Command::Arith(Arith { delta: 5, ..plain_arith("a") })),
-        ("decr a 1\r\n", Command::Arith(Arith { increment: false, ..plain_arith("a") })),
+        ("gets a\r\n", Command::Fetch(kept(Fetch { cas: true, ..plain_fetch(plain_get("a")) }))),
+        ("gat -1 a\r\n", Command::Fetch(kept(gat.clone()))),
+        ("gats  -1  a \r\n", Command::Fetch(kept(Fetch { cas: true, ..gat }))),
+        ("set a +7 -3 1\r\n", Command::Set(kept(set.clone()))),
+        ("set  a  7  -3  01 noreply\r\n", Command::Set(kept(set))),
+        ("set a 0 0 1 foo\n", Command::Set(kept(plain_set("a", SetMode::Set)))),
+        ("add a 0 0 1\r\n", Command::Set(kept(plain_set("a", SetMode::Add)))),
+        ("replace a 0 0 1\r\n", Command::Set(kept(plain_set("a", SetMode::Replace)))),
+        ("append a 0 0 1\r\n", Command::Set(kept(plain_set("a", SetMode::Append)))),
+        ("prepend a 0 0 1\r\n", Command::Set(kept(plain_set("a", SetMode::Prepend)))),
+        ("cas a 0 0 1 18446744073709551615\r\n", Command::Set(kept(cas))),
+        ("delete a 0\r\n", Command::Delete(kept(plain_delete("a")))),
+        ("delete noreply\r\n", Command::Delete(kept(plain_delete("noreply")))),
+        ("incr a 5\r\n", Command::Arith(kept(Arith { delta: 5, ..plain_arith("a") }))),
+        ("decr a 1\r\n", Command::Arith(kept(Arith { increment: false, ..plain_arith("a") }))),
         ("touch a -\r\n", Command::Touch(Touch { key: key("a"), exptime: Exptime(0) })),
         ("version x\r\n", Command::Admin(Admin::Version)),
         ("verbosity 9 x\r\n", Command::Admin(Admin::Verbosity(9))),
@@ -325,28 +325,28 @@ fn meta_gets_take_a_lock_only_where_they_must() {
         ("mg a", Command::Get(get.clone())),
         ("mg  a  v  k  s t f l h q Ox", Command::Get(get.clone())),
         ("mg a u C5", Command::Get(Get { bump: false, unless_cas: Some(5), ..get })),
-        ("mg a c", Command::Fetch(Fetch { cas: true, ..fetch.clone() })),
-        ("mg a T30", Command::Fetch(Fetch { touch: Some(Exptime(30)), ..fetch.clone() })),
-        ("mg a R-1", Command::Fetch(Fetch { recache: Some(Exptime(-1)), ..fetch.clone() })),
+        ("mg a c", Command::Fetch(kept(Fetch { cas: true, ..fetch.clone() }))),
+        ("mg a T30", Command::Fetch(kept(Fetch { touch: Some(Exptime(30)), ..fetch.clone() }))),
+        ("mg a R-1", Command::Fetch(kept(Fetch { recache: Some(Exptime(-1)), ..fetch.clone() }))),
         ("mg a R5 T30", {
             let recache = Some(Exptime(5));
-            Command::Fetch(Fetch { touch: Some(Exptime(30)), recache, ..fetch.clone() })
+            Command::Fetch(kept(Fetch { touch: Some(Exptime(30)), recache, ..fetch.clone() }))
         }),
         ("mg a T30 R5", {
             let fetch = Fetch { touch_first: true, recache: Some(Exptime(5)), ..fetch.clone() };
-            Command::Fetch(Fetch { touch: Some(Exptime(30)), ..fetch })
+            Command::Fetch(kept(Fetch { touch: Some(Exptime(30)), ..fetch }))
         }),
         ("mg a T3 N4", {
             let vivify = Some(Exptime(4));
-            Command::Fetch(Fetch { touch: Some(Exptime(3)), vivify, ..fetch.clone() })
+            Command::Fetch(kept(Fetch { touch: Some(Exptime(3)), vivify, ..fetch.clone() }))
         }),
         ("mg a N4 T3", {
             let vivify = Some(Exptime(3));
-            Command::Fetch(Fetch { touch: Some(Exptime(3)), vivify, ..fetch.clone() })
+            Command::Fetch(kept(Fetch { touch: Some(Exptime(3)), vivify, ..fetch.clone() }))
         }),
         (
             "mg a N0 E7",
-            Command::Fetch(Fetch { vivify: Some(Exptime(0)), new_cas: Some(7), ..fetch }),
+            Command::Fetch(kept(Fetch { vivify: Some(Exptime(0)), new_cas: Some(7), ..fetch })),
         ),
     ];
     for (line, expected) in table {
@@ -365,34 +365,36 @@ fn meta_writes() {
     let md = Delete { invalidate: true, drop_value: true, ..plain_md.clone() };
     let ma = plain_arith("a");
     let table = [
-        ("ms a 1 s k q", Command::Set(set.clone())),
-        ("ms Zm9v 1 b", Command::Set(binary)),
-        ("ms a 1 MS N9", Command::Set(set.clone())),
-        ("ms a 1 F4294967295", Command::Set(Set { client_flags: u32::MAX, ..set.clone() })),
+        ("ms a 1 s k q", Command::Set(kept(set.clone()))),
+        ("ms Zm9v 1 b", Command::Set(kept(binary))),
+        ("ms a 1 MS N9", Command::Set(kept(set.clone()))),
+        ("ms a 1 F4294967295", Command::Set(kept(Set { client_flags: u32::MAX, ..set.clone() }))),
         ("ms a 1 T-1 I c", {
             let stale = Set { exptime: Exptime(-1), invalidate: true, ..set.clone() };
-            Command::Set(Set { return_cas: true, ..stale })
+            Command::Set(kept(Set { return_cas: true, ..stale }))
         }),
-        ("ms a 1 E5", Command::Set(Set { new_cas: Some(5), ..set })),
-        ("ms a 1 C0", Command::Set(cas.clone())),
-        ("ms a 1 C0 MR", Command::Set(cas)),
-        ("ms a 1 C5 MEx", Command::Set(ms(SetMode::Add))),
-        ("ms a 1 MR", Command::Set(ms(SetMode::Replace))),
-        ("ms a 1 MP", Command::Set(ms(SetMode::Prepend))),
-        ("ms a 1 MA N9", Command::Set(vivifying)),
-        ("ms a 1 MA C0", Command::Set(ms(SetMode::Append))),
-        ("ms a 1 MA C7", { Command::Set(Set { compare_cas: Some(7), ..ms(SetMode::Append) }) }),
-        ("md a", Command::Delete(plain_md)),
+        ("ms a 1 E5", Command::Set(kept(Set { new_cas: Some(5), ..set }))),
+        ("ms a 1 C0", Command::Set(kept(cas.clone()))),
+        ("ms a 1 C0 MR", Command::Set(kept(cas))),
+        ("ms a 1 C5 MEx", Command::Set(kept(ms(SetMode::Add)))),
+        ("ms a 1 MR", Command::Set(kept(ms(SetMode::Replace)))),
+        ("ms a 1 MP", Command::Set(kept(ms(SetMode::Prepend)))),
+        ("ms a 1 MA N9", Command::Set(kept(vivifying))),
+        ("ms a 1 MA C0", Command::Set(kept(ms(SetMode::Append)))),
+        ("ms a 1 MA C7", {
+            Command::Set(kept(Set { compare_cas: Some(7), ..ms(SetMode::Append) }))
+        }),
+        ("md a", Command::Delete(kept(plain_md))),
         ("md a I x T3 F4 C5 E6", {
             let md = Delete { touch: Some(Exptime(3)), client_flags: 4, ..md };
-            Command::Delete(Delete { compare_cas: Some(5), new_cas: Some(6), ..md })
+            Command::Delete(kept(Delete { compare_cas: Some(5), new_cas: Some(6), ..md }))
         }),
-        ("ma a", Command::Arith(ma.clone())),
-        ("ma a MI C0", Command::Arith(ma.clone())),
+        ("ma a", Command::Arith(kept(ma.clone()))),
+        ("ma a MI C0", Command::Arith(kept(ma.clone()))),
         ("ma a M- D3 C4 N5 J6 T7 E8 c", {
             let ma = Arith { increment: false, delta: 3, compare_cas: Some(4), ..ma };
             let ma = Arith { vivify: Some(Exptime(7)), initial: 6, new_cas: Some(8), ..ma };
-            Command::Arith(Arith { touch: Some(Exptime(7)), return_cas: true, ..ma })
+            Command::Arith(kept(Arith { touch: Some(Exptime(7)), return_cas: true, ..ma }))
         }),
         ("me a", Command::Inspect(key("a"))),
         ("me a foo", Command::Inspect(key("a"))),

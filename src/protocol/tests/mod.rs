@@ -19,6 +19,11 @@ pub(super) fn key(text: &str) -> Key<'_> {
     Key::new(text.as_bytes()).expect("a test's key fits")
 }
 
+/// A command refers to what is large.
+pub(super) fn kept<T>(request: T) -> &'static T {
+    Box::leak(Box::new(request))
+}
+
 pub(super) fn words(echo: Echo<'_>, reply: Reply<'_>) -> String {
     let mut out = Outbox::default();
     Encoder::new(&mut out, echo).reply(reply);

@@ -12,7 +12,7 @@ fn keys_of(buf: &[u8]) -> Vec<(String, usize)> {
         let Decoded::Command { used, command, echo } = decoder.decode(&buf[at..], &arena) else {
             panic!("no key at {at}");
         };
-        let (Command::Get(get) | Command::Fetch(Fetch { get, .. })) = command else {
+        let (Command::Get(get) | Command::Fetch(Fetch { get, .. })) = &command else {
             panic!("no get at {at}");
         };
         keys.push((String::from_utf8(get.key.bytes().to_vec()).expect("ascii"), used));
