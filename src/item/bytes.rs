@@ -80,7 +80,14 @@ pub(crate) fn store(words: &[AtomicU32], offset: usize, bytes: &[u8]) {
     }
     let (whole, last) = bytes.as_chunks::<4>();
     let words = &words[at.min(words.len())..];
-    for (word, four) in words[..whole.len()].iter().zip(whole) {
+    let (fours, rest) = words[..whole.len()].as_chunks::<4>();
+    let (by_fours, singly) = whole.as_chunks::<4>();
+    for (words, bytes) in fours.iter().zip(by_fours) {
+        for (word, four) in words.iter().zip(bytes) {
+            word.store(u32::from_le_bytes(*four), Relaxed);
+        }
+    }
+    for (word, four) in rest.iter().zip(singly) {
         word.store(u32::from_le_bytes(*four), Relaxed);
     }
     if !last.is_empty() {

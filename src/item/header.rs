@@ -156,6 +156,9 @@ impl Shape {
     pub const STALE_PLACE: u32 = 1 << 31;
     /// What belongs to the chunk, whatever item is in it.
     pub const PLACES: u32 = Shape::QUEUED | Shape::STALE_PLACE;
+    /// What a narrow item's size follows from.
+    const MEASURES: u32 =
+        0xFF | LEN_MASK << LEN_SHIFT | Shape::EXPTIME | Shape::FLAGS | Shape::CAS | Shape::WIDE;
     /// In a wide item, where the length would be: the value goes on in body chunks.
     const CHAINED: u32 = 1 << LEN_SHIFT;
 
@@ -201,6 +204,12 @@ impl Shape {
         self.has(Shape::QUEUED)
     }
 
+    /// True where both are narrow and of one size, part by part.
+    #[inline]
+    pub fn measures_as(self, other: Shape) -> bool {
+        (self.0 ^ other.0) & Shape::MEASURES == 0 && !self.has(Shape::WIDE)
+    }
+
     pub fn chained(self) -> bool {
         self.has(Shape::WIDE) && self.has(Shape::CHAINED)
     }
@@ -235,6 +244,9 @@ mod tests {
         let s = Shape::narrow(250, NARROW_MAX, Shape::CAS | Shape::TEMP);
         assert_eq!((s.key_len(), s.narrow_len()), (250, NARROW_MAX));
         assert!(s.has(Shape::CAS) && s.has(Shape::TEMP) && !s.has(Shape::WIDE) && !s.chained());
+        let more = Shape::narrow(250, NARROW_MAX, Shape::CAS | Shape::QUEUED);
+        assert!(s.measures_as(more) && !s.measures_as(Shape::narrow(250, NARROW_MAX, 0)));
+        assert!(!Shape::wide(3, true, 0).measures_as(Shape::wide(3, true, 0)));
         assert!(Shape::wide(3, true, 0).chained() && !Shape::wide(3, false, 0).chained());
     }
 }

@@ -121,15 +121,22 @@ fn digits(token: &[u8], max: usize) -> Option<u64> {
     if token.len() > max {
         return None;
     }
+    // So many digits cannot overflow; few numbers have more.
+    let (short, long) = token.split_at(token.len().min(19));
     let mut sum = 0u64;
-    for &byte in token {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        sum = sum.checked_mul(10)?.checked_add(u64::from(digit))?;
+    for &byte in short {
+        sum = sum * 10 + digit(byte)?;
+    }
+    for &byte in long {
+        sum = sum.checked_mul(10)?.checked_add(digit(byte)?)?;
     }
     Some(sum)
+}
+
+#[inline]
+fn digit(byte: u8) -> Option<u64> {
+    let digit = byte.wrapping_sub(b'0');
+    (digit <= 9).then_some(digit.into())
 }
 
 #[inline]
