@@ -100,7 +100,10 @@ impl Connection {
         let batch = self.decode(buf, requests, desk.auth.sasl.is_some(), &arena, &mut entries);
         let Batch { used, requests, tail } = batch;
         let room = desk.room.take(entries.len());
-        let (ran, blocked) = self.run(&mut entries[..room], desk)?;
+        desk.store.begin_batch(&desk.local);
+        let ran = self.run(&mut entries[..room], desk);
+        desk.store.end_batch(&desk.local);
+        let (ran, blocked) = ran?;
         let done = if ran < room || blocked && ran < entries.len() {
             // Decoding has no effect but on the decoder, which is brought to where it stopped.
             self.decoder = before;

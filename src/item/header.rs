@@ -210,6 +210,12 @@ impl Shape {
         (self.0 ^ other.0) & Shape::MEASURES == 0 && !self.has(Shape::WIDE)
     }
 
+    /// True where it is narrow, and nobody sends its value from its chunk.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        !self.has(Shape::WIDE | Shape::PINNED)
+    }
+
     pub fn chained(self) -> bool {
         self.has(Shape::WIDE) && self.has(Shape::CHAINED)
     }

@@ -106,7 +106,7 @@ impl<'a> Held<'a> {
         self.line.replace(old.slot, chunk);
         self.shard.replaced(self.l, old.chunk, chunk);
         self.l.counters.thread.total_items.bump();
-        self.shard.free(old.chunk);
+        self.shard.free_replaced(self.l, old.chunk);
     }
 
     /// Adds a finished item under its line; false where the index has no room for it, even after

@@ -38,6 +38,7 @@ mod report;
 mod requests;
 mod resize;
 mod shard;
+mod spare;
 mod tell;
 mod tend;
 #[cfg(test)]
@@ -81,6 +82,7 @@ use rapidhash::v3::RapidSecrets;
 use shard::{Rules, Shard};
 use slab::sync::MODELLED;
 use slab::{Geometry, GeometryError, Options, Slabs, Words};
+use spare::Spare;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -177,7 +179,7 @@ impl Store {
         self.sizes.lock().push(sizes.clone());
         let counters = self.stats.register();
         let log = self.watch.log(counters.clone());
-        Local { counters, log, sizes, scratch: Cell::new(Vec::new()) }
+        Local { counters, log, sizes, scratch: Cell::new(Vec::new()), spare: Spare::default() }
     }
 
     pub fn clock(&self) -> &Clock {

@@ -300,7 +300,7 @@ impl Shard {
     /// A chunk of `class`, reserved and blank: a free one, an expired one, one of a new page, or
     /// a victim's. `None`: out of memory.
     pub fn allocate(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
-        if let Some(chunk) = self.take_free(class, false) {
+        if let Some(chunk) = self.take_kept(l, class).or_else(|| self.take_free(class, false)) {
             return Some(chunk);
         }
         let chunk = self.make_room(l, class, horizon);

@@ -1,5 +1,6 @@
 //! What callers of the store name: keys, outcomes, figures.
 
+use super::spare::Spare;
 use crate::clock::Seconds;
 use crate::item::{Item, Shape};
 use crate::stats::Counters;
@@ -39,6 +40,7 @@ pub struct Local {
     pub log: Log,
     pub(super) sizes: Arc<Sizes>,
     pub(super) scratch: Cell<Vec<u8>>,
+    pub(super) spare: Spare,
 }
 
 impl Local {
