@@ -112,7 +112,7 @@ impl Decoder {
     /// Decodes one command from the front of `buf`. Never looks beyond its line, or its header,
     /// extras and key. What is large, and a key that
     /// came in base64, is put into `arena`.
-    #[inline]
+    #[inline(always)]
     pub fn decode<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
         match &mut self.mode {
             Mode::Text => self.text(buf, arena),
@@ -138,7 +138,7 @@ impl Decoder {
         self.decode(buf, arena)
     }
 
-    #[inline]
+    #[inline(always)]
     fn text<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
         let Some(found) = buf.get(self.scanned..).and_then(|fresh| memchr(b'\n', fresh)) else {
             return self.incomplete(buf);
@@ -181,7 +181,7 @@ impl Decoder {
 
     /// Dispatches on the command, the busiest first. memcached takes what comes before the first
     /// blank, so a line that starts with one matches only what `text_admin` looks up by token.
-    #[inline]
+    #[inline(always)]
     fn line<'a>(&mut self, line: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
         let end = used - line.len();
         match line {

@@ -33,7 +33,7 @@ impl Form {
     pub(super) const GET: Form = Form { cas: false, touch: None };
     pub(super) const GETS: Form = Form { cas: true, touch: None };
 
-    #[inline]
+    #[inline(always)]
     fn command<'a>(self, used: usize, key: &'a [u8], end: bool, arena: &'a Bump) -> Decoded<'a> {
         let Some(key) = Key::new(key) else {
             return say_error(used, BAD_FORMAT, false);
@@ -61,7 +61,7 @@ pub(super) struct Multiget {
 
 impl Multiget {
     /// The next key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
         let Some(line) = buf.get(..self.left) else { return Decoded::Incomplete };
         let text = lex::without_end(line);
@@ -91,7 +91,7 @@ fn split_key(text: &[u8]) -> (&[u8], &[u8]) {
 /// A get's first key; `mode` is told of others if there are any. `args` is the line behind the
 /// command, `used` the line's length and `line_end` its end's. Where any key is too long, none is
 /// handed out.
-#[inline]
+#[inline(always)]
 pub(super) fn get<'a>(
     form: Form,
     args: &'a [u8],
