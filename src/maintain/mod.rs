@@ -6,6 +6,7 @@ mod pacing;
 use crate::store::{Local, Pace, Store};
 use log::error;
 use pacing::Watch;
+use rustix::time::{ClockId, clock_gettime};
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -49,12 +50,22 @@ impl Maintenance {
     }
 }
 
+/// What this thread has used.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Lets the store work until nothing is left or `quantum` is over; says how long it took.
 fn work(store: &Store, local: &Local, quantum: Duration) -> (Pace, Duration) {
     store.clock().refresh();
     let start = Instant::now();
+    let mut before = processor_time();
     loop {
         let pace = store.tick(local);
+        let now = processor_time();
+        store.stats().server.upkeep.note(now.saturating_sub(before));
+        before = now;
         let worked = start.elapsed();
         if pace == Pace::Rest || worked >= quantum {
             return (pace, worked);

@@ -11,6 +11,7 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A counter with one writer.
 #[derive(Default, Debug)]
@@ -168,8 +169,32 @@ pub struct ServerStats {
     pub udp_replies_dropped: AtomicU64,
     /// Files that the server itself holds open, beside listeners and clients.
     pub reserved_fds: AtomicU64,
+    pub upkeep: UpkeepStats,
     /// `-v` as changed by `verbosity`. On a line of its own: workers read it, others write near it.
     pub verbosity: CachePadded<AtomicU32>,
+}
+
+/// How long the background thread works at a time, which is as long as it can hold any lock. It
+/// is counted in the thread's processor time, so that a busy machine changes nothing.
+#[derive(Default, Debug)]
+pub struct UpkeepStats {
+    /// Of one tick, at the most.
+    pub longest_us: AtomicU64,
+    /// Ticks longer than [`UpkeepStats::LONG`].
+    pub long: AtomicU64,
+}
+
+impl UpkeepStats {
+    /// No tick is to take longer.
+    pub const LONG: Duration = Duration::from_micros(500);
+
+    /// Counts a tick.
+    pub fn note(&self, worked: Duration) {
+        self.longest_us.fetch_max(worked.as_micros() as u64, Relaxed);
+        if worked > UpkeepStats::LONG {
+            self.long.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// What TLS counts. It is shared with what reads the certificates, which is there before the store.
@@ -259,6 +284,8 @@ impl Stats {
             &self.server.malloc_fails,
             &self.server.udp_requests_dropped,
             &self.server.udp_replies_dropped,
+            &self.server.upkeep.longest_us,
+            &self.server.upkeep.long,
         ] {
             counter.store(0, Relaxed);
         }

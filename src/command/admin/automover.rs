@@ -5,6 +5,7 @@ use super::{Rows, StatLines};
 use crate::clock::Clock;
 use crate::store::{GhostInfo, Moved, Store, Why, Worth};
 use std::fmt::Display;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Gathered.
 struct Automover<'a> {
@@ -12,6 +13,8 @@ struct Automover<'a> {
     ghost: GhostInfo,
     /// Gets that missed since the start.
     misses: u64,
+    /// Of the background thread: its longest tick in microseconds, and how many were too long.
+    upkeep: [u64; 2],
     /// From class 1 on.
     worths: &'a [Worth],
     /// Oldest first.
@@ -19,10 +22,12 @@ struct Automover<'a> {
 }
 
 pub(super) fn of(store: &Store) -> StatLines {
+    let upkeep = &store.stats().server.upkeep;
     format(&Automover {
         clock: store.clock(),
         ghost: store.ghost_info(),
         misses: store.stats().raw_misses(),
+        upkeep: [&upkeep.longest_us, &upkeep.long].map(|figure| figure.load(Relaxed)),
         worths: &store.class_worths(),
         moves: &store.moves(),
     })
@@ -36,6 +41,8 @@ fn format(a: &Automover<'_>) -> StatLines {
         ("ghost_lookups", a.misses),
         ("ghost_gains", a.ghost.gains),
         ("ghost_false_gains", a.ghost.false_gains),
+        ("upkeep_longest_us", a.upkeep[0]),
+        ("upkeep_over_500us", a.upkeep[1]),
     ]);
     for (id, worth) in (1..).zip(a.worths).filter(|(_, worth)| worth.pages > 0) {
         class(&mut rows, id, worth);
@@ -98,7 +105,7 @@ mod tests {
     fn lines(worths: &[Worth], moves: &[Moved]) -> Vec<String> {
         let ghost = GhostInfo { lines: 2, bytes: 128, gains: 9, false_gains: 1 };
         let clock = &Clock::manual(1_700_000_000);
-        let given = Automover { clock, ghost, misses: 50, worths, moves };
+        let given = Automover { clock, ghost, misses: 50, upkeep: [77, 0], worths, moves };
         let StatLines::Pairs(pairs) = format(&given) else { panic!("not pairs") };
         pairs.into_iter().map(|(name, value)| format!("{name} {value}")).collect()
     }
@@ -118,6 +125,8 @@ mod tests {
                 "ghost_lookups 50",
                 "ghost_gains 9",
                 "ghost_false_gains 1",
+                "upkeep_longest_us 77",
+                "upkeep_over_500us 0",
                 "2:pages 12",
                 "2:gain 1.23",
                 "2:doubt 0.50",
@@ -131,7 +140,7 @@ mod tests {
         let by_gain = moved(Some(Why::Gain { from: 0.1, to: 2.0 }));
         let failed = Moved { to: 0, done: false, ..moved(Some(Why::Spare(3.25))) };
         assert_eq!(
-            lines(&[], &[by_gain, failed])[5..],
+            lines(&[], &[by_gain, failed])[7..],
             [
                 "move:1:time 1700000005",
                 "move:1:from 3",
