@@ -142,6 +142,13 @@ impl<P> Slabs<P> {
             && within / size < self.geometry.chunks_per_page(class) as usize
     }
 
+    /// True where `chunk` is the start of a chunk at all: for references from a file.
+    pub fn is_chunk(&self, chunk: ChunkRef) -> bool {
+        chunk.word() < self.arena.len()
+            && self.class_of(chunk) != ClassId(0)
+            && self.is_chunk_of(chunk, self.class_of(chunk))
+    }
+
     #[inline]
     pub(crate) fn record(&self, page: PageNo) -> Record<'_> {
         Record::of(&self.records, page)
