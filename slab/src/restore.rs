@@ -8,6 +8,7 @@ use crate::geometry::ClassId;
 use crate::page::PageNo;
 use crate::slabs::Slabs;
 use crate::sync::Ordering::Relaxed;
+use std::collections::HashSet;
 
 /// What the records of a file said.
 #[derive(Debug, Default)]
@@ -47,7 +48,10 @@ impl<P> Slabs<P> {
             self.blank(self.words_of(PageNo(next)).start..self.arena.len());
         }
         let chunks = |class| u64::from(self.geometry().chunks_per_page(class));
-        self.pool.restore(next, free, found.pages.iter().map(|(_, class)| chunks(*class)).sum());
+        let chunks = found.pages.iter().map(|(_, class)| chunks(*class)).sum();
+        let owners: HashSet<ClassId> = found.pages.iter().map(|(_, class)| *class).collect();
+        let beyond = if self.first_page_beyond_limit { owners.len() as u32 } else { 0 };
+        self.pool.restore(next, free, chunks, beyond);
         found
     }
 

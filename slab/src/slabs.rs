@@ -46,7 +46,7 @@ pub struct Slabs<P> {
     pub(crate) classes: Box<[CachePadded<Class<P>>]>,
     /// log2 of words in a page.
     page_shift: u32,
-    first_page_beyond_limit: bool,
+    pub(crate) first_page_beyond_limit: bool,
     /// Pages that could not be taken because the file system of the arena's file has no room.
     pub(crate) refused: atomic::AtomicU64,
 }

@@ -21,6 +21,7 @@ use super::resize;
 use super::seals::Seals;
 use super::shard::Shard;
 use super::types::Local;
+use super::upkeep::Pace;
 use crate::item::{self, Standing, State};
 use log::{info, warn};
 use slab::sync::Ordering::Relaxed;
@@ -123,11 +124,20 @@ impl Store {
                 shard.tending.lock().begin();
             }
         }
+        self.come_within_limit();
         told.kept = self.shards.iter().map(|shard| shard.items.load(Relaxed)).sum();
         told.took = began.elapsed();
         file.restarted(&self.settings);
         tell(file.path(), &told);
         let _ = self.restarted.set(told);
+    }
+
+    /// A file may hold more than -m now allows: the mover gives pages up, as after `cache_memlimit`,
+    /// but before anybody asks for memory.
+    fn come_within_limit(&self) {
+        let l = self.local();
+        let over = || self.shards.iter().any(|shard| shard.slabs.over_limit() > 0);
+        while over() && self.move_step(&l) != Pace::Rest {}
     }
 
     /// What a memory file held at the start; `None` without one.
