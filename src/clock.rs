@@ -1,8 +1,8 @@
 //! Time as the cache sees it: coarse seconds since start, and memcached's rules for exptimes.
 //!
 //! Seconds start at [`Clock::ORIGIN`], so that 0 can mean "never" and 1 "long past"; after a warm
-//! restart they go on where they were ([`Clock::resume`]). A clock made
-//! with [`Clock::manual`] moves only by [`Clock::advance`], so tests never sleep.
+//! restart they go on where they were ([`Clock::resume`]). A clock made with [`Clock::manual`]
+//! moves only by [`Clock::advance`], so tests never sleep.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -100,8 +100,8 @@ impl Clock {
     }
 
     /// Goes on with the seconds of a clock whose first was at unix time `origin`: as many later as
-    /// have gone by, but not before `least`, should the system's clock have been set back. Deadlines
-    /// of that clock are good on this one then.
+    /// have gone by, but not before `least`, should the system's clock have been set back. Its
+    /// deadlines are good on this one then.
     pub fn resume(&self, origin: u64, least: Seconds) {
         let now = self.refresh();
         let unix = self.unix(now);

@@ -132,8 +132,8 @@ impl Store {
         let _ = self.restarted.set(told);
     }
 
-    /// A file may hold more than -m now allows: the mover gives pages up, as after `cache_memlimit`,
-    /// but before anybody asks for memory.
+    /// A file may hold more than -m now allows: the mover gives pages up, as after
+    /// `cache_memlimit`, but before anybody asks for memory.
     fn come_within_limit(&self) {
         let l = self.local();
         let over = || self.shards.iter().any(|shard| shard.slabs.over_limit() > 0);
@@ -178,8 +178,8 @@ fn tell(path: &std::path::Path, told: &Restart) {
     }
     let Restart { kept, dead, dropped, pages_lost, took, .. } = told;
     let line = format!(
-        "-e {}: {kept} items are back after {:.2} s; {dead} had died meanwhile, {dropped} were torn \
-         or damaged, {pages_lost} pages were damaged or missing",
+        "-e {}: {kept} items are back after {:.2} s; {dead} had died meanwhile, {dropped} were \
+         torn or damaged, {pages_lost} pages were damaged or missing",
         path.display(),
         took.as_secs_f64(),
     );

@@ -5,7 +5,10 @@ use crate::ops::RestartOp;
 use rustcached::clock::Clock;
 use rustcached::config::Settings;
 use rustcached::store::Store;
-use std::path::PathBuf;
+use rustix::fs::{SeekFrom, seek};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -37,7 +40,7 @@ impl Bench {
             self.store.close();
         }
         let next = self.files.next();
-        std::fs::copy(&file, &next).expect("a copy of the memory file");
+        copy(&file, &next);
         std::fs::remove_file(&file).expect("the memory file");
         self.open.clear();
         self.pins.clear();
@@ -56,5 +59,24 @@ impl Bench {
         let told = self.store.restarted().expect("a memory file");
         assert!(told.warm && told.clean == op.clean, "{told:?}");
         assert_eq!((told.dropped, told.pages_lost), (0, 0), "{told:?}");
+    }
+}
+
+/// Copies a file with its holes.
+fn copy(from: &Path, to: &Path) {
+    let all = "a copy of the memory file";
+    let mut options = OpenOptions::new();
+    let (from, to) = (
+        File::open(from).expect(all),
+        options.write(true).create(true).truncate(true).mode(0o600).open(to).expect(all),
+    );
+    let (len, mut at) = (from.metadata().expect(all).len(), 0);
+    let mut bytes = Vec::new();
+    to.set_len(len).expect(all);
+    while let Ok(start) = seek(&from, SeekFrom::Data(at)) {
+        at = seek(&from, SeekFrom::Hole(start)).expect(all);
+        bytes.resize((at - start) as usize, 0);
+        from.read_exact_at(&mut bytes, start).expect(all);
+        to.write_all_at(&bytes, start).expect(all);
     }
 }

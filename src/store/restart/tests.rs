@@ -5,8 +5,9 @@ use crate::clock::{Clock, Exptime};
 use crate::config::{Eviction, Layout, Settings};
 use crate::store::testing::{Bench, value_of};
 use crate::store::{Fetch, Get, Key};
+use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -76,6 +77,25 @@ impl Bench {
 
     fn value(&self, name: &str) -> Option<Vec<u8>> {
         self.held(name).map(|held| held.value)
+    }
+}
+
+/// Copies a file with its holes.
+fn copy(from: &Path, to: &Path) {
+    let all = "a copy of the memory file";
+    let mut options = OpenOptions::new();
+    let (from, to) = (
+        File::open(from).expect(all),
+        options.write(true).create(true).truncate(true).mode(0o600).open(to).expect(all),
+    );
+    let (len, mut at) = (from.metadata().expect(all).len(), 0);
+    let mut bytes = Vec::new();
+    to.set_len(len).expect(all);
+    while let Ok(start) = seek(&from, SeekFrom::Data(at)) {
+        at = seek(&from, SeekFrom::Hole(start)).expect(all);
+        bytes.resize((at - start) as usize, 0);
+        from.read_exact_at(&mut bytes, start).expect(all);
+        to.write_all_at(&bytes, start).expect(all);
     }
 }
 
@@ -280,7 +300,7 @@ fn damage_is_never_served() {
         bench.store.close();
         drop(bench);
         let saved = place.dir.path().join("saved");
-        fs::copy(place.path(), &saved).expect("a copy");
+        copy(&place.path(), &saved);
         let mut seed = 12345u64;
         let mut random = move |below: u64| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -307,7 +327,7 @@ fn damage_is_never_served() {
             bench.settle();
             bench.validate();
             drop(bench);
-            fs::copy(&saved, place.path()).expect("a copy");
+            copy(&saved, &place.path());
         }
         assert!(dropped > 500, "{dropped}");
     }
@@ -321,12 +341,12 @@ fn a_file_cut_short_or_with_a_damaged_head_is_no_danger() {
     bench.store.close();
     drop(bench);
     let saved = place.dir.path().join("saved");
-    fs::copy(place.path(), &saved).expect("a copy");
+    copy(&place.path(), &saved);
     let used = 18u64 << 20;
     for len in
         [1, 7, 8, 100, 40_000, 70_000, 1 << 20, used + 100_000, used + 300_000, used + 500_000]
     {
-        fs::copy(&saved, place.path()).expect("a copy");
+        copy(&saved, &place.path());
         place.file().set_len(len).expect("a length");
         let Ok(bench) = place.start_with(1, |_| {}) else {
             assert!(len < 8, "{len} bytes are enough to know it");
@@ -337,7 +357,7 @@ fn a_file_cut_short_or_with_a_damaged_head_is_no_danger() {
         bench.validate();
     }
     for bit in (0..2_000).step_by(7).chain((32 << 13)..(32 << 13) + 480) {
-        fs::copy(&saved, place.path()).expect("a copy");
+        copy(&saved, &place.path());
         place.flip(bit);
         match place.start_with(1, |_| {}) {
             Ok(bench) => assert!(!bench.told().warm, "bit {bit}"),
