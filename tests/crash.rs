@@ -12,6 +12,7 @@ mod load;
 
 use common::{Client, Random, Server};
 use load::{Audit, Memory};
+use nix::sys::signal::Signal;
 use std::fs::{self, OpenOptions};
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
@@ -155,7 +156,7 @@ fn work_until_the_end(
         if gently {
             round.over.store(true, Relaxed);
         } else {
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("a signal");
+            nix::sys::signal::kill(pid, Signal::SIGKILL).expect("a signal");
             round.over.store(true, Relaxed);
         }
     });
@@ -217,6 +218,33 @@ fn nothing_is_lost_and_nothing_comes_back_from_the_dead() {
         audit.live,
     );
     assert_eq!(torn, 0, "what is linked is whole");
+}
+
+/// Whatever ends the server in order leaves the file closed; so does the next start find it.
+#[test]
+fn every_end_in_order_is_one() {
+    let dir = Dir::new("ends");
+    let ends = [Some(Signal::SIGTERM), Some(Signal::SIGINT), Some(Signal::SIGUSR1), None];
+    for (n, end) in ends.into_iter().enumerate() {
+        let server = start(&dir.file(), &["-A"]);
+        let mut client = server.connect();
+        for stored in 0..n {
+            client.exchange(format!("mg key{stored} v\r\n").as_bytes(), b"VA 5\r\nvalue\r\n");
+        }
+        client.exchange(format!("set key{n} 0 0 5\r\nvalue\r\n").as_bytes(), b"STORED\r\n");
+        let pid = nix::unistd::Pid::from_raw(server.pid().cast_signed());
+        match end {
+            Some(signal) => nix::sys::signal::kill(pid, signal).expect("a signal"),
+            None => client.send(b"shutdown graceful\r\n"),
+        }
+        assert!(server.ended().is_some_and(|status| status.success()), "{end:?}");
+        let server = start(&dir.file(), &["-A"]);
+        assert_eq!(
+            (server.stat("restart_clean"), server.stat("curr_items")),
+            (Some(1), Some(n as u64 + 1))
+        );
+        assert!(server.stop().is_some());
+    }
 }
 
 /// Evictions, too: what is there is what was stored last.

@@ -402,9 +402,6 @@ impl Memory {
         }
         s.evict = !self.disable_evictions;
         s.memory_file = self.memory_file.clone();
-        if s.memory_file.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
-            return Err("-e: needs the name of a file".into());
-        }
         s.large_pages = self.enable_largepages;
         s.lock_memory = self.lock_memory;
         if let Some(bytes) = given("-I", self.max_item_size.as_ref(), |t| size(t, 1))? {

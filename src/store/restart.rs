@@ -37,6 +37,9 @@ mod tests;
 
 /// Threads that bring items back.
 const THREADS_MAX: usize = 16;
+/// Times that the mover may find nothing to be done at once; what is over -m after so many is left
+/// to the background.
+const RESTS_MAX: u32 = 10_000;
 /// Pages that one of them takes at a time.
 const PAGES_AT_ONCE: usize = 8;
 /// Items whose lines of the index are asked for ahead of time.
@@ -136,8 +139,11 @@ impl Store {
     /// `cache_memlimit`, but before anybody asks for memory.
     fn come_within_limit(&self) {
         let l = self.local();
+        let mut rests = 0;
         let over = || self.shards.iter().any(|shard| shard.slabs.over_limit() > 0);
-        while over() && self.move_step(&l) != Pace::Rest {}
+        while self.settings.evict && over() && rests < RESTS_MAX {
+            rests += u32::from(self.move_step(&l) == Pace::Rest);
+        }
     }
 
     /// What a memory file held at the start; `None` without one.

@@ -230,7 +230,7 @@ fn a_memory_file_is_named() {
     assert!(all.checksum && all.memory_file_discard && all.warnings.is_empty());
     let idle = run("-o checksum,memory_file_discard");
     assert_eq!(idle.warnings.len(), 2, "{:?}", idle.warnings);
-    assert!(refusal("--memory-file=").starts_with("-e: "));
+    assert!(refusal("--memory-file=").starts_with("a value is required for '--memory-file"));
 }
 
 #[test]
