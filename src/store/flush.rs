@@ -34,6 +34,9 @@ pub(super) struct Horizon {
     /// later than what the horizon knows of: whatever a flush still to be seen declares dead stays
     /// dead, though it be read, changed or replaced right now.
     pub stamp: Seconds,
+    /// The second of the last flush, by which it is told from others; 0 before the first. What is
+    /// alive was linked since.
+    pub flush: Seconds,
     oldest_live: Seconds,
 }
 
@@ -44,7 +47,7 @@ impl Horizon {
     fn new(now: Seconds, stamp: Seconds, flushed: Seconds) -> Horizon {
         let long_ago = stamp.saturating_sub(SECONDS_APART - 1);
         let oldest_live = if flushed != 0 { flushed.max(long_ago) } else { 0 };
-        Horizon { now, stamp, oldest_live }
+        Horizon { now, stamp, flush: flushed, oldest_live }
     }
 
     #[inline]

@@ -98,7 +98,7 @@ impl<'a> Held<'a> {
     /// Puts a finished item in the place of a found one.
     pub fn link_over(&mut self, old: Found<'a>, chunk: ChunkRef) {
         let item = self.shard.item(chunk);
-        self.shard.seal(self.l, chunk);
+        self.shard.seal(self.l, chunk, self.horizon);
         // The newcomer inherits its predecessor's counter and place.
         let second = old.standing.second_from(self.horizon.stamp);
         item.set_standing(Standing::linked(old.standing.counter(), second));
@@ -114,7 +114,7 @@ impl<'a> Held<'a> {
     /// evicting one of the line's own.
     pub fn link_new(&mut self, chunk: ChunkRef) -> bool {
         let item = self.shard.item(chunk);
-        self.shard.seal(self.l, chunk);
+        self.shard.seal(self.l, chunk, self.horizon);
         item.set_standing(Standing::linked(0, self.horizon.stamp));
         if self.line.insert(chunk).is_err()
             && !self.shard.insert_by_force(self.l, &mut self.line, chunk, self.horizon)
@@ -214,7 +214,7 @@ impl<'a> Held<'a> {
             self.shard.put_cas(chunk, 0);
         }
         let item = self.shard.item(chunk);
-        self.shard.seal(self.l, chunk);
+        self.shard.seal(self.l, chunk, self.horizon);
         item.set_standing(found.item.standing());
         self.shard.inherit_queue(self.l, chunk, found.shape);
         self.shard.note_deadline(chunk);

@@ -290,11 +290,15 @@ impl<'a> Scan<'a> {
             _ => return Is::Free,
         }
         let slabs = &self.shard.slabs;
-        if !item::is_sound(slabs, chunk) || !self.shard.check_seal(&self.l, chunk, self.seals) {
+        if self.horizon.flushed(standing) {
+            return Is::Dead;
+        }
+        let (seals, horizon) = (self.seals, self.horizon);
+        if !item::is_sound(slabs, chunk) || !self.shard.check_seal(&self.l, chunk, seals, horizon) {
             return Is::Torn;
         }
         let deadline = item.deadline(item.shape());
-        if self.horizon.flushed(standing) || self.horizon.expired(deadline) {
+        if self.horizon.expired(deadline) {
             return Is::Dead;
         }
         Is::Item { deadline }

@@ -1,6 +1,12 @@
 //! Seals: in a memory file a word behind each item says what it should be, so that damage to the
 //! file shows when it is read again. Without a file there are none.
+//!
+//! An item's standing is in no seal, since every access changes it. So that an item that is out of
+//! the index does not come back by a flipped bit of its standing, its seal is spoilt; and so that
+//! one that was flushed does not by a flipped bit of its second, a seal is good until the next
+//! flush.
 
+use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::Local;
 use crate::item::{self, Item, SEAL_BYTES};
@@ -12,6 +18,8 @@ use slab::sync::Ordering::{Relaxed, Release};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seals(pub u32);
 
+/// Spreads the second of a flush over a seal's bits.
+const SPREAD: u32 = 0x9E37_79B1;
 /// A seal that says nothing: its item is being changed.
 const BROKEN: u32 = 0;
 
@@ -42,13 +50,23 @@ impl Shard {
 
     /// Seals an item that is about to be linked.
     #[inline]
-    pub fn seal(&self, l: &Local, chunk: ChunkRef) {
+    pub fn seal(&self, l: &Local, chunk: ChunkRef, horizon: Horizon) {
         if self.rules.seals != Seals::NONE {
-            self.seal_word(chunk).store(self.sums(l, chunk, self.rules.seals), Release);
+            let sums = self.sums(l, chunk, self.rules.seals, horizon);
+            self.seal_word(chunk).store(sums, Release);
         }
     }
 
-    fn sums(&self, l: &Local, chunk: ChunkRef, seals: Seals) -> u32 {
+    /// An item that has left the index has no seal any more.
+    #[inline]
+    pub fn spoil_seal(&self, chunk: ChunkRef) {
+        if self.rules.seals != Seals::NONE {
+            let word = self.seal_word(chunk);
+            word.store(!word.load(Relaxed), Release);
+        }
+    }
+
+    fn sums(&self, l: &Local, chunk: ChunkRef, seals: Seals, horizon: Horizon) -> u32 {
         let mut scratch = l.scratch.take();
         let head = item::head_sum(self.item(chunk), &mut scratch);
         let value = match seals.has(Seals::VALUES) {
@@ -56,7 +74,7 @@ impl Shard {
             false => 0,
         };
         l.scratch.set(scratch);
-        head ^ value
+        head ^ value ^ horizon.flush.wrapping_mul(SPREAD)
     }
 
     /// Changes a linked item's deadline by `change`, with its seal broken meanwhile: whoever dies
@@ -92,15 +110,13 @@ impl Shard {
     }
 
     /// True where an item from a file is as one of `seals` says; it then has ours.
-    pub fn check_seal(&self, l: &Local, chunk: ChunkRef, seals: Seals) -> bool {
-        let word = self.seal_word(chunk);
-        let is = word.load(Relaxed);
-        let says = |seals: Seals| is == self.sums(l, chunk, seals);
-        let good = is == BROKEN
-            || seals.has(self.rules.seals) && says(self.rules.seals)
-            || [Seals::HEADERS, Seals::VALUES].into_iter().any(|s| seals.has(s) && says(s));
+    pub fn check_seal(&self, l: &Local, chunk: ChunkRef, seals: Seals, horizon: Horizon) -> bool {
+        let is = self.seal_word(chunk).load(Relaxed);
+        let says = |seals: Seals| is == self.sums(l, chunk, seals, horizon);
+        let kinds = [Seals::HEADERS, Seals::VALUES];
+        let good = is == BROKEN || kinds.into_iter().any(|kind| seals.has(kind) && says(kind));
         if good && (is == BROKEN || seals != self.rules.seals) {
-            self.seal(l, chunk);
+            self.seal(l, chunk, horizon);
         }
         good
     }

@@ -163,6 +163,7 @@ impl Shard {
     pub fn dies(&self, chunk: ChunkRef) {
         let item = self.item(chunk);
         item.set_standing(item.standing().with_state(State::Dying));
+        self.spoil_seal(chunk);
     }
 
     /// Bookkeeping for an item that has just been put in another's place.
