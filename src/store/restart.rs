@@ -111,7 +111,8 @@ impl Store {
         let Some(file) = &self.file else { return };
         let began = Instant::now();
         let before = file.before.unwrap_or_default();
-        let mut told = Restart { warm: file.before.is_some(), clean: before.clean, ..told(lost) };
+        let mut told = Restart { warm: file.before.is_some(), ..Restart::default() };
+        (told.clean, told.pages_lost) = (before.clean, lost);
         let (horizon, seals) = (self.horizon(), Seals(before.seals));
         for (shard, pages) in self.shards.iter().zip(shards) {
             let scans = Mutex::new(Vec::new());
@@ -172,10 +173,6 @@ impl Store {
             entry.lines = entry.lines.max(lines);
         });
     }
-}
-
-fn told(lost: u64) -> Restart {
-    Restart { pages_lost: lost, ..Restart::default() }
 }
 
 fn tell(path: &std::path::Path, told: &Restart) {
