@@ -213,6 +213,28 @@ fn uniques_are_never_given_out_twice() {
     }
 }
 
+/// Who takes an item out of the index may die before its chunk is free.
+#[test]
+fn what_is_out_of_the_index_does_not_come_back() {
+    let place = Place::new();
+    let bench = place.start(0);
+    for (name, len) in [("small", 20), ("large", 40_000), ("kept", 20)] {
+        bench.set(name, len);
+    }
+    for name in ["small", "large"] {
+        let (shard, chunk) = (bench.shard(), bench.chunk_of(name).expect("there"));
+        let (mut line, slot) = shard.line_of(&bench.local, chunk).expect("its line");
+        line.remove(slot);
+        shard.unlinked(&bench.local, chunk);
+    }
+    drop(bench);
+    let bench = place.start(0);
+    assert_eq!((bench.told().kept, bench.told().dropped), (1, 0));
+    let infos = bench.store.class_info();
+    let used: u64 = infos.iter().map(|class| class.total_chunks - class.free_chunks).sum();
+    assert_eq!(used, 1, "the bodies of a chain that is gone are free");
+}
+
 /// Of two linked items with one key, one stays, with all of its chain.
 #[test]
 fn twins_become_one() {
@@ -307,7 +329,7 @@ fn damage_is_never_served() {
             (seed >> 33) % below
         };
         let mut dropped = 0;
-        for _ in 0..20 {
+        for _ in 0..10 {
             for _ in 0..100 {
                 let at = targets[random(targets.len() as u64) as usize];
                 // The header and the key, or anything.
@@ -329,7 +351,7 @@ fn damage_is_never_served() {
             drop(bench);
             copy(&saved, &place.path());
         }
-        assert!(dropped > 500, "{dropped}");
+        assert!(dropped > 250, "{dropped}");
     }
 }
 
@@ -356,7 +378,8 @@ fn a_file_cut_short_or_with_a_damaged_head_is_no_danger() {
         bench.set("new", 100);
         bench.validate();
     }
-    for bit in (0..2_000).step_by(7).chain((32 << 13)..(32 << 13) + 480) {
+    let ledger = (32u64 << 13..(32 << 13) + 480).step_by(5);
+    for bit in (0..2_000).step_by(31).chain(ledger) {
         copy(&saved, &place.path());
         place.flip(bit);
         match place.start_with(1, |_| {}) {
