@@ -248,6 +248,8 @@ impl Memory {
             let is = match found {
                 Ok(state) => state,
                 Err(why) => {
+                    // Behind a silence, answers are to what was asked before.
+                    assert!(!client.timed_out, "{key}: no answer for too long");
                     audit.wrong.push(format!("{key}: {why}, known {known:?}"));
                     continue;
                 }
