@@ -1,7 +1,8 @@
 //! Time as the cache sees it: coarse seconds since start, and memcached's rules for exptimes.
 //!
-//! Seconds start at [`Clock::ORIGIN`], so that 0 can mean "never" and 1 "long past". A clock made
-//! with [`Clock::manual`] moves only by [`Clock::advance`], so tests never sleep.
+//! Seconds start at [`Clock::ORIGIN`], so that 0 can mean "never" and 1 "long past"; after a warm
+//! restart they go on where they were ([`Clock::resume`]). A clock made with [`Clock::manual`]
+//! moves only by [`Clock::advance`], so tests never sleep.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -38,7 +39,10 @@ pub struct Clock {
     /// Seconds added by `debugtime` or by a test.
     offset: AtomicU32,
     start: Option<Instant>,
-    start_unix: u64,
+    /// The unix time of [`Clock::ORIGIN`].
+    start_unix: AtomicU64,
+    /// The second in which this server started.
+    born: AtomicU32,
     /// Milliseconds of `start` that had gone by in its unix second.
     start_millis: AtomicU64,
 }
@@ -54,7 +58,8 @@ impl Clock {
             now: AtomicU32::new(Self::ORIGIN),
             offset: AtomicU32::new(0),
             start: Some(Instant::now()),
-            start_unix: unix.as_secs(),
+            start_unix: AtomicU64::new(unix.as_secs()),
+            born: AtomicU32::new(Self::ORIGIN),
             start_millis: AtomicU64::new(u64::from(unix.subsec_millis())),
         }
     }
@@ -65,7 +70,8 @@ impl Clock {
             now: AtomicU32::new(Self::ORIGIN),
             offset: AtomicU32::new(0),
             start: None,
-            start_unix: unix,
+            start_unix: AtomicU64::new(unix),
+            born: AtomicU32::new(Self::ORIGIN),
             start_millis: AtomicU64::new(0),
         }
     }
@@ -93,14 +99,28 @@ impl Clock {
         self.refresh();
     }
 
+    /// Goes on with the seconds of a clock whose first was at unix time `origin`: as many later as
+    /// have gone by, but not before `least`, should the system's clock have been set back. Its
+    /// deadlines are good on this one then.
+    pub fn resume(&self, origin: u64, least: Seconds) {
+        let now = self.refresh();
+        let unix = self.unix(now);
+        let since = (unix + u64::from(Self::ORIGIN)).saturating_sub(origin);
+        let resumed = u32::try_from(since).unwrap_or(u32::MAX / 2).max(least).max(now);
+        self.offset.fetch_add(resumed - now, Relaxed);
+        self.start_unix.store(unix.saturating_sub(u64::from(resumed - Self::ORIGIN)), Relaxed);
+        self.born.fetch_add(resumed - now, Relaxed);
+        self.refresh();
+    }
+
     /// Seconds since start, as `stats` prints them.
     pub fn uptime(&self) -> Seconds {
-        self.now()
+        self.now() - self.born.load(Relaxed) + Self::ORIGIN
     }
 
     /// The unix time of a moment on this clock.
     pub fn unix(&self, moment: Seconds) -> u64 {
-        self.start_unix + u64::from(moment) - u64::from(Self::ORIGIN)
+        self.start_unix.load(Relaxed) + u64::from(moment) - u64::from(Self::ORIGIN)
     }
 
     /// A client's exptime as a deadline. Times before the start become 1: past, but not "never".
@@ -110,7 +130,8 @@ impl Clock {
             e if e < 0 => Deadline(1),
             e if e <= RELATIVE_LIMIT => Deadline(self.now() + e as u32),
             e => {
-                let since = (e as u64 + u64::from(Self::ORIGIN)).saturating_sub(self.start_unix);
+                let start = self.start_unix.load(Relaxed);
+                let since = (e as u64 + u64::from(Self::ORIGIN)).saturating_sub(start);
                 Deadline(u32::try_from(since).unwrap_or(u32::MAX).max(1))
             }
         }
@@ -131,6 +152,23 @@ mod tests {
         assert_eq!(c.deadline(Exptime(1_600_000_000)), Deadline(1));
         assert_eq!(c.deadline(Exptime(i64::from(u32::MAX))), Deadline(2_594_967_297));
         assert_eq!(c.deadline(Exptime(RELATIVE_LIMIT)), Deadline(2 + RELATIVE_LIMIT as u32));
+    }
+
+    #[test]
+    fn a_clock_goes_on_where_another_was() {
+        let was = Clock::manual(1_700_000_000);
+        was.advance(100);
+        let deadline = was.deadline(Exptime(50));
+        let (origin, last) = (was.unix(Clock::ORIGIN), was.now());
+        for (unix, now) in [(1_700_000_130, last + 30), (1_600_000_000, last)] {
+            let is = Clock::manual(unix);
+            is.resume(origin, last);
+            assert_eq!((is.now(), is.uptime(), is.unix(is.now())), (now, 2, unix));
+            is.advance(20);
+            assert_eq!((is.uptime(), is.unix(is.now())), (22, unix + 20));
+            assert_eq!(deadline.passed(is.now()), unix == 1_700_000_130);
+            assert_eq!(is.deadline(Exptime(unix as i64 + 25)).0, now + 25);
+        }
     }
 
     #[test]

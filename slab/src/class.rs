@@ -183,14 +183,7 @@ impl<'a, P> ClassGuard<'a, P> {
         }
         self.state.pages.retain(|p| *p != page);
         record.assign(ClassId(0));
-        let words = self.slabs.geometry().page_size() as usize / 4;
-        let start = page.0 as usize * words;
-        // The next owner counts on zeroes, so memory that the system will not take is cleared.
-        if self.slabs.arena.release(start..start + words).is_err() {
-            for word in &self.words()[start..start + words] {
-                word.store(0, Relaxed);
-            }
-        }
+        self.slabs.blank(self.slabs.words_of(page));
         true
     }
 
@@ -206,6 +199,20 @@ impl<'a, P> ClassGuard<'a, P> {
         self.state.pages.push(page);
         self.state.free += u64::from(self.per_page());
         self.list(page);
+    }
+
+    /// A page of the class that comes from a file, with `used` of its chunks in use, those behind
+    /// `fresh` untouched, and the others listed from `free_head` on.
+    pub(crate) fn restore(&mut self, page: PageNo, used: u32, fresh: u32, free_head: u32) {
+        let record = self.slabs.record(page);
+        record.set_used(used);
+        record.set_fresh(fresh);
+        record.set_free_head(free_head);
+        self.state.pages.push(page);
+        self.state.free += u64::from(self.per_page() - used);
+        if self.has_free(record) {
+            self.list(page);
+        }
     }
 
     fn words(&self) -> &'a Words {

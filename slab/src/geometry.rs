@@ -15,8 +15,10 @@ impl ClassId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     page_size: u32,
-    /// Bytes, ascending; class n is at n - 1.
+    /// Bytes, ascending, with the tail; class n is at n - 1.
     sizes: Vec<u32>,
+    /// Bytes at each chunk's end that are not for what the chunk holds.
+    tail: u32,
     /// Class of each size up to [`TABLE_MAX`], in steps of 4 bytes.
     table: Vec<u16>,
 }
@@ -95,7 +97,18 @@ impl Geometry {
         }
         let class_of = |size: usize| sizes.partition_point(|s| (*s as usize) < size) as u16 + 1;
         let table = (0..=TABLE_MAX / 4).map(|n| class_of(n * 4)).collect();
-        Ok(Geometry { page_size, sizes, table })
+        Ok(Geometry { page_size, sizes, tail: 0, table })
+    }
+
+    /// The same ladder with `tail` bytes of each chunk, a multiple of 4 and less than the smallest,
+    /// set aside at its end.
+    pub fn with_tail(self, tail: u32) -> Geometry {
+        debug_assert!(tail.is_multiple_of(4) && tail < CHUNK_MIN);
+        Geometry { tail, ..self }
+    }
+
+    pub fn tail(&self) -> u32 {
+        self.tail
     }
 
     pub fn page_size(&self) -> u32 {
@@ -112,20 +125,27 @@ impl Geometry {
         ClassId(self.sizes.len() as u16)
     }
 
-    /// Bytes of a chunk of `class`.
+    /// Bytes that a chunk of `class` holds.
     #[inline]
     pub fn chunk_size(&self, class: ClassId) -> u32 {
+        self.whole_size(class) - self.tail
+    }
+
+    /// Bytes from a chunk of `class` to the next, with its tail.
+    #[inline]
+    pub fn whole_size(&self, class: ClassId) -> u32 {
         self.sizes[class.index() - 1]
     }
 
     #[inline]
     pub fn chunks_per_page(&self, class: ClassId) -> u32 {
-        self.page_size / self.chunk_size(class)
+        self.page_size / self.whole_size(class)
     }
 
     /// The smallest class whose chunks hold `size` bytes.
     #[inline]
     pub fn class_for(&self, size: usize) -> Option<ClassId> {
+        let size = size + self.tail as usize;
         let class = if size <= TABLE_MAX {
             self.table[size.div_ceil(4)]
         } else {
@@ -211,6 +231,7 @@ mod tests {
         for g in [
             Geometry::compact(65_536, 1.12, 24).unwrap(),
             Geometry::memcached(1.25, 48, 16_384).unwrap(),
+            Geometry::compact(65_536, 1.12, 24).unwrap().with_tail(4),
         ] {
             for size in 0..20_000usize {
                 let expected = g.classes().find(|c| g.chunk_size(*c) as usize >= size);

@@ -12,12 +12,17 @@
 //! crate knows nothing of items. What it promises of a free chunk: words 0 and 1 are left as they
 //! were when it was freed, word 2 is its own.
 //!
+//! An arena may lie in a file and outlive the process. All that counts in it then are the pages'
+//! owners, which the records say, and what the caller finds in the chunks: lists, counts and locks
+//! are made anew (`restore`).
+//!
 //! Lock order: class, then pool. No lock is held when a method returns, but for a [`ClassGuard`].
 
 mod class;
 mod geometry;
 mod page;
 mod pool;
+mod restore;
 mod slabs;
 pub mod sync;
 mod validate;
@@ -26,7 +31,8 @@ mod words;
 pub use class::ClassGuard;
 pub use geometry::{ClassId, Geometry, GeometryError};
 pub use page::{PageNo, earliest_of};
-pub use slabs::{Options, Slabs};
+pub use restore::Restored;
+pub use slabs::{Options, Place, Slabs};
 pub use words::Words;
 
 use std::num::NonZeroU32;

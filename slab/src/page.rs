@@ -12,7 +12,8 @@ pub struct PageNo(pub u32);
 
 pub(crate) const RECORD_WORDS: usize = 8;
 
-/// Owning class, 0 for none.
+/// Owning class in the low half, 0 for none; for one, its complement in the high half, by which
+/// damage to a record that comes from a file shows.
 const CLASS: usize = 0;
 /// First chunk of the page's free list ([`crate::ChunkRef`] as u32), 0 for none.
 const FREE_HEAD: usize = 1;
@@ -32,6 +33,10 @@ const FLAGS: usize = 7;
 const LISTED: u32 = 1;
 /// Being emptied: its free chunks are not handed out.
 const DRAINING: u32 = 2;
+
+fn class_word(class: ClassId) -> u32 {
+    if class.0 == 0 { 0 } else { u32::from(class.0) | u32::from(!class.0) << 16 }
+}
 
 /// A view of one record.
 #[derive(Clone, Copy)]
@@ -53,7 +58,14 @@ impl<'a> Record<'a> {
         for word in self.0 {
             word.store(0, Relaxed);
         }
-        self.0[CLASS].store(u32::from(class.0), Relaxed);
+        self.0[CLASS].store(class_word(class), Relaxed);
+    }
+
+    /// The owning class of a record from a file; `None` where that cannot be one.
+    pub(crate) fn sound_class(self) -> Option<ClassId> {
+        let word = self.0[CLASS].load(Relaxed);
+        let class = ClassId(word as u16);
+        (word == class_word(class)).then_some(class)
     }
 
     #[inline]

@@ -82,6 +82,15 @@ impl Pool {
         Some(page)
     }
 
+    /// Pages below `next` are in use, for `chunks` chunks in all, but for those that are free. So
+    /// many may have been granted beyond the limit.
+    pub(crate) fn restore(&self, next: u32, free: Vec<PageNo>, chunks: u64, beyond: u32) {
+        let mut s = self.state.lock();
+        s.in_use = next - free.len() as u32;
+        (s.next, s.free, s.chunks, s.beyond) = (next, free, chunks, beyond);
+        s.forget_beyond(self.page_cost);
+    }
+
     /// Takes back a page of `chunks` chunks whose memory was released.
     pub(crate) fn put(&self, page: PageNo, chunks: u32) {
         let mut s = self.state.lock();

@@ -8,7 +8,11 @@ use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::{ChunkRef, Words};
 use crossbeam::utils::CachePadded;
+use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic;
 
 /// How an arena is made.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,14 @@ pub struct Options {
     pub huge_pages: bool,
 }
 
+/// Where an arena lies that outlives the process, in bytes from the file's start.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub file: Arc<File>,
+    pub records: u64,
+    pub arena: u64,
+}
+
 /// All slab classes over one arena. `P` is whatever the caller keeps per class under its lock.
 pub struct Slabs<P> {
     geometry: Geometry,
@@ -34,19 +46,41 @@ pub struct Slabs<P> {
     pub(crate) classes: Box<[CachePadded<Class<P>>]>,
     /// log2 of words in a page.
     page_shift: u32,
-    first_page_beyond_limit: bool,
+    pub(crate) first_page_beyond_limit: bool,
+    /// Pages that could not be taken because the file system of the arena's file has no room.
+    pub(crate) refused: atomic::AtomicU64,
 }
 
 impl<P: Default> Slabs<P> {
     /// Reserves the arena; no page is in use yet.
     pub fn new(geometry: Geometry, options: Options) -> io::Result<Slabs<P>> {
         let page_words = geometry.page_size() as usize / 4;
-        assert!(page_words.is_power_of_two(), "page sizes are powers of two");
         let arena = Words::reserve(page_words * options.ceiling as usize)?;
+        let records = Words::reserve(RECORD_WORDS * options.ceiling as usize)?;
+        Slabs::over(geometry, options, arena, records)
+    }
+
+    /// An arena in a file that is long enough for it. No page is in use; what the file says is for
+    /// [`Slabs::restore_records`] to read.
+    pub fn in_file(geometry: Geometry, options: Options, place: &Place) -> io::Result<Slabs<P>> {
+        let (pages, page_words) = (options.ceiling as usize, geometry.page_size() as usize / 4);
+        let arena = Words::of_file(&place.file, place.arena, page_words * pages)?;
+        let records = Words::of_file(&place.file, place.records, RECORD_WORDS * pages)?;
+        records.commit(0..RECORD_WORDS * pages)?;
+        Slabs::over(geometry, options, arena, records)
+    }
+
+    fn over(
+        geometry: Geometry,
+        options: Options,
+        arena: Words,
+        records: Words,
+    ) -> io::Result<Slabs<P>> {
+        let page_words = geometry.page_size() as usize / 4;
+        assert!(page_words.is_power_of_two(), "page sizes are powers of two");
         if options.huge_pages {
             arena.huge_pages()?;
         }
-        let records = Words::reserve(RECORD_WORDS * options.ceiling as usize)?;
         let Options { chunk_overhead_64ths, .. } = options;
         let record = if chunk_overhead_64ths > 0 { RECORD_WORDS as u64 * 4 } else { 0 };
         let cost = u64::from(geometry.page_size()) + record;
@@ -54,7 +88,17 @@ impl<P: Default> Slabs<P> {
         let classes = geometry.classes().map(|_| CachePadded::new(Class::default())).collect();
         let page_shift = page_words.trailing_zeros();
         let first_page_beyond_limit = options.first_page_beyond_limit;
-        Ok(Slabs { geometry, arena, records, pool, classes, page_shift, first_page_beyond_limit })
+        let refused = atomic::AtomicU64::new(0);
+        Ok(Slabs {
+            geometry,
+            arena,
+            records,
+            pool,
+            classes,
+            page_shift,
+            first_page_beyond_limit,
+            refused,
+        })
     }
 }
 
@@ -92,10 +136,17 @@ impl<P> Slabs<P> {
     /// True where `chunk` is the start of a chunk of `class`: for references that may be old.
     pub fn is_chunk_of(&self, chunk: ChunkRef, class: ClassId) -> bool {
         let within = chunk.word() & ((1 << self.page_shift) - 1);
-        let size = self.geometry.chunk_size(class) as usize / 4;
+        let size = self.geometry.whole_size(class) as usize / 4;
         self.class_of(chunk) == class
             && within.is_multiple_of(size)
             && within / size < self.geometry.chunks_per_page(class) as usize
+    }
+
+    /// True where `chunk` is the start of a chunk at all: for references from a file.
+    pub fn is_chunk(&self, chunk: ChunkRef) -> bool {
+        chunk.word() < self.arena.len()
+            && self.class_of(chunk) != ClassId(0)
+            && self.is_chunk_of(chunk, self.class_of(chunk))
     }
 
     #[inline]
@@ -107,7 +158,22 @@ impl<P> Slabs<P> {
     #[inline]
     pub fn chunk_at(&self, page: PageNo, class: ClassId, index: u32) -> ChunkRef {
         let base = (page.0 as usize) << self.page_shift;
-        ChunkRef::at_word(base + index as usize * (self.geometry.chunk_size(class) as usize / 4))
+        ChunkRef::at_word(base + index as usize * (self.geometry.whole_size(class) as usize / 4))
+    }
+
+    /// The words of a page.
+    pub(crate) fn words_of(&self, page: PageNo) -> Range<usize> {
+        let start = (page.0 as usize) << self.page_shift;
+        start..start + (1 << self.page_shift)
+    }
+
+    /// Makes a page that nobody owns read as zero, and gives its memory back where that can be.
+    pub(crate) fn blank(&self, words: Range<usize>) {
+        // The next owner counts on zeroes, so memory that the system will not take is cleared.
+        if self.arena.release(words.clone()).is_err() {
+            let used = self.arena[words].iter().filter(|word| word.load(Relaxed) != 0);
+            used.for_each(|word| word.store(0, Relaxed));
+        }
     }
 
     /// A chunk of this class now has this deadline (0: none), written before.
@@ -216,8 +282,20 @@ impl<P> Slabs<P> {
         self.pool.set_overhead(overhead_64ths);
     }
 
+    /// Pages that could not be had because there was no room for them in the arena's file.
+    pub fn pages_refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
     pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {
         let beyond = self.first_page_beyond_limit && state.pages.is_empty();
-        self.pool.take(self.geometry.chunks_per_page(class), beyond)
+        let chunks = self.geometry.chunks_per_page(class);
+        let page = self.pool.take(chunks, beyond)?;
+        if self.arena.commit(self.words_of(page)).is_err() {
+            self.refused.fetch_add(1, Relaxed);
+            self.pool.put(page, chunks);
+            return None;
+        }
+        Some(page)
     }
 }

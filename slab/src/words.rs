@@ -1,16 +1,23 @@
-//! A reservation of demand-zero memory, seen as atomic words: the arena, page records, the index.
+//! A reservation of demand-zero memory, seen as atomic words: the arena, page records, the index;
+//! or a part of a file, seen the same way.
 //!
-//! The only file that maps memory. Under Miri and loom it is a zeroed heap block instead.
+//! The only file that maps memory. Under Miri and loom it is a zeroed heap block instead, and there
+//! are no files.
 
 use crate::sync::AtomicU32;
+use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// `len` zeroed words, resident only where touched. Sharing them as atomics is what lets a reader
 /// look at memory that a writer may be changing.
 pub struct Words {
     #[cfg(not(any(loom, miri)))]
     map: memmap2::MmapRaw,
+    /// The file that they are a part of, and where in it they begin.
+    #[cfg(not(any(loom, miri)))]
+    file: Option<(Arc<File>, u64)>,
     #[cfg(any(loom, miri))]
     map: Box<[AtomicU32]>,
 }
@@ -20,7 +27,22 @@ impl Words {
     /// Reserves address space; no memory is used yet.
     pub fn reserve(len: usize) -> io::Result<Words> {
         let map = memmap2::MmapOptions::new().len(len.max(1) * 4).no_reserve_swap().map_anon()?;
-        Ok(Words { map: memmap2::MmapRaw::from(map) })
+        Ok(Words { map: memmap2::MmapRaw::from(map), file: None })
+    }
+
+    /// The words of a file from byte `at` on. The file must be that long, and stay so: beyond its
+    /// end there is nothing to read or write.
+    pub fn of_file(file: &Arc<File>, at: u64, len: usize) -> io::Result<Words> {
+        let map = memmap2::MmapOptions::new().offset(at).len(len.max(1) * 4).map_raw(&**file)?;
+        Ok(Words { map, file: Some((file.clone(), at)) })
+    }
+
+    /// Makes sure that the memory of `range` can be had. Anonymous memory is the system's to find;
+    /// room in a file is taken now, since a write that finds none would end the process.
+    #[inline]
+    pub fn commit(&self, range: Range<usize>) -> io::Result<()> {
+        let Some((file, at)) = &self.file else { return Ok(()) };
+        in_file::allocate(file, at + range.start as u64 * 4, range.len() as u64 * 4)
     }
 
     /// Gives the memory of `range` back to the system, as far as it is whole system pages; all of
@@ -34,6 +56,9 @@ impl Words {
         }
         self.zero(range.start..from / 4);
         self.zero(to / 4..range.end);
+        if let Some((file, at)) = &self.file {
+            return in_file::punch(file, at + from as u64, (to - from) as u64);
+        }
         // SAFETY: the mapping is anonymous and private and `self` owns it; all access is through
         // atomics (see `deref`), to which dropping the pages is a store of zero.
         unsafe {
@@ -59,6 +84,14 @@ impl Words {
         Ok(Words { map: (0..len).map(|_| AtomicU32::new(0)).collect() })
     }
 
+    pub fn of_file(_: &Arc<File>, _: u64, _: usize) -> io::Result<Words> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub fn commit(&self, _: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
+
     pub fn release(&self, range: Range<usize>) -> io::Result<()> {
         for word in &self.map[range] {
             word.store(0, crate::sync::Ordering::Relaxed);
@@ -78,8 +111,8 @@ impl Deref for Words {
     #[inline]
     fn deref(&self) -> &[AtomicU32] {
         // SAFETY: the mapping is readable, writable, page-aligned, `len` bytes long (a multiple of
-        // 4) and lives as long as `self`; zeroed bytes are valid atomics; nothing in this process
-        // makes a `&mut` to it.
+        // 4) and lives as long as `self`; any bytes are valid atomics; nothing in this process
+        // makes a `&mut` to it, and who else may write to a file's does so like another thread.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.map.len() / 4) }
     }
 
@@ -89,10 +122,65 @@ impl Deref for Words {
     }
 }
 
-#[cfg(test)]
+/// Room in a file.
+#[cfg(not(any(loom, miri)))]
+mod in_file {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::{Errno, retry_on_intr};
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+
+    /// Bytes that are written at once where a file system cannot be asked for room.
+    const ZEROES: [u8; 16 << 10] = [0; 16 << 10];
+
+    /// Takes room for bytes of the file that read as zero.
+    pub(super) fn allocate(file: &File, at: u64, len: u64) -> io::Result<()> {
+        match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, at, len)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeroes(file, at, len),
+            other => Ok(other?),
+        }
+    }
+
+    fn write_zeroes(file: &File, mut at: u64, len: u64) -> io::Result<()> {
+        let end = at + len;
+        while at < end {
+            let piece = &ZEROES[..ZEROES.len().min((end - at) as usize)];
+            file.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives the room of bytes of the file back; they read as zero from then on.
+    pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(retry_on_intr(|| fallocate(file, flags, at, len))?)
+    }
+}
+
+#[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use super::*;
     use crate::sync::Ordering::Relaxed;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn words_of_a_file_are_its_bytes_and_its_room() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(1 << 20).unwrap();
+        let words = Words::of_file(&file, 1 << 16, 1 << 16).unwrap();
+        words.commit(0..1 << 16).unwrap();
+        let room = || file.metadata().unwrap().blocks() * 512;
+        assert!(room() >= 1 << 18, "{}", room());
+        words[5].store(7, Relaxed);
+        let again = Words::of_file(&file, 1 << 16, 1 << 16).unwrap();
+        assert_eq!(again[5].load(Relaxed), 7);
+        let before = room();
+        words.release(0..1 << 15).unwrap();
+        assert_eq!((again[5].load(Relaxed), words.len()), (0, 1 << 16));
+        assert!(room() < before, "{} of {before} bytes", room());
+    }
 
     #[test]
     fn released_words_read_zero_and_others_stay() {

@@ -51,8 +51,6 @@ struct Args {
     #[command(flatten)]
     commands: Commands,
     #[command(flatten)]
-    refused: Refused,
-    #[command(flatten)]
     information: Information,
 
     /// Sub-options, separated by commas (listed below)
@@ -139,6 +137,10 @@ struct Memory {
     #[arg(short = 'n', long, value_name = "BYTES", allow_hyphen_values = true)]
     slab_min_size: Option<String>,
 
+    /// Keep the cache in FILE, on a tmpfs best: the next start with it is warm, also after a crash
+    #[arg(short = 'e', long, value_name = "FILE", allow_hyphen_values = true)]
+    memory_file: Option<PathBuf>,
+
     /// Ask the system for large memory pages
     #[arg(short = 'L', long)]
     enable_largepages: bool,
@@ -221,13 +223,6 @@ struct Information {
     version: bool,
 }
 
-/// Options that a later release brings: known, so that the refusal can name them.
-#[derive(clap::Args, Debug)]
-struct Refused {
-    #[arg(short = 'e', long, hide = true, allow_hyphen_values = true)]
-    memory_file: Option<OsString>,
-}
-
 /// See [`super::parse`].
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, String> {
     let matches = Args::command().try_get_matches_from(args).map_err(one_line)?;
@@ -242,7 +237,6 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Stri
     if asked.version {
         return Ok(Action::Print(version()));
     }
-    args.refused.check()?;
     let mut draft = Draft::default();
     args.network.draft(&mut draft.settings)?;
     let (given, passwords) = (args.network.protocol.is_some(), std::env::var_os(PASSWORDS));
@@ -274,16 +268,6 @@ fn one_line(error: clap::Error) -> String {
 fn initial_malloc(text: Option<&OsStr>) -> Result<u64, String> {
     let Some(text) = text else { return Ok(0) };
     number(&text.to_string_lossy(), 0..=u64::MAX).map_err(|e| format!("{INITIAL_MALLOC}: {e}"))
-}
-
-impl Refused {
-    fn check(&self) -> Result<(), String> {
-        let refused = [(self.memory_file.is_some(), "-e (a memory file)")];
-        match refused.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(format!("{option} is not available in this release")),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Reads an option's value where it was given.
@@ -417,6 +401,7 @@ impl Memory {
             (s.chunk_size, s.chunk_size_given) = (bytes, true);
         }
         s.evict = !self.disable_evictions;
+        s.memory_file = self.memory_file.clone();
         s.large_pages = self.enable_largepages;
         s.lock_memory = self.lock_memory;
         if let Some(bytes) = given("-I", self.max_item_size.as_ref(), |t| size(t, 1))? {

@@ -84,7 +84,8 @@ impl SubOption {
     }
 }
 
-/// All of memcached's sub-options, and ours: `layout`, `eviction`, `bg_cpu_pct` and `udp_...`.
+/// All of memcached's sub-options, and ours: `layout`, `eviction`, `bg_cpu_pct`, `checksum`,
+/// `memory_file_discard` and `udp_...`.
 pub(super) const TABLE: &[SubOption] = &[
     value("layout", "compact|memcached", layout, "item and page layout (default: compact)"),
     value("eviction", "s3|lru|sieve", eviction, "what goes when memory is full (default: s3)"),
@@ -183,6 +184,12 @@ pub(super) const TABLE: &[SubOption] = &[
         udp_reply_rate,
         "UDP answers beyond requests, per second and network (default: 1024)",
     ),
+    flag(
+        "memory_file_discard",
+        |d| d.settings.memory_file_discard = true,
+        "with -e: start cold, whatever is in the file",
+    ),
+    flag("checksum", |d| d.settings.checksum = true, "with -e: values are checked when it is read"),
     flag("no_drop_privileges", |_| (), "").without_effect("system calls are not confined yet"),
     flag("drop_privileges", |_| (), "").idle("system calls are not confined yet"),
     RELAXED_PRIVILEGES,
@@ -526,6 +533,8 @@ mod tests {
         "udp_reply_rate=4095m",
         "inline_ascii_resp",
         "no_inline_ascii_resp",
+        "memory_file_discard",
+        "checksum",
         "modern",
         "no_modern",
         "drop_privileges",

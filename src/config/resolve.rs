@@ -167,6 +167,12 @@ impl Draft {
                 "there is no probation with eviction=lru, eviction=sieve or no_lru_maintainer";
             self.warn(format!("-o hot_lru_pct steers nothing: {why}"));
         }
+        let (discard, checksum) = (self.settings.memory_file_discard, self.settings.checksum);
+        for (name, given) in [("memory_file_discard", discard), ("checksum", checksum)] {
+            if given && self.settings.memory_file.is_none() {
+                self.warn(format!("-o {name} steers nothing without -e"));
+            }
+        }
         if self.settings.unix_socket.is_some() && self.settings.inter.is_some() {
             self.warn("-l has no effect beside -s, which turns the network off".into());
         }

@@ -145,6 +145,12 @@ pub struct Settings {
     pub hashpower_init: u32,
     /// `-o no_hashexpand`: the index keeps the size it starts with.
     pub no_hashexpand: bool,
+    /// -e
+    pub memory_file: Option<PathBuf>,
+    /// `-o memory_file_discard`: start cold, whatever is in the file.
+    pub memory_file_discard: bool,
+    /// `-o checksum`: the seals in a memory file cover values.
+    pub checksum: bool,
     pub large_pages: bool,
     pub lock_memory: bool,
     pub max_core_dumps: bool,
@@ -249,6 +255,9 @@ const DEFAULTS: Settings = Settings {
     slab_sizes: Vec::new(),
     hashpower_init: 0,
     no_hashexpand: false,
+    memory_file: None,
+    memory_file_discard: false,
+    checksum: false,
     large_pages: false,
     lock_memory: false,
     max_core_dumps: false,

@@ -8,8 +8,8 @@ use std::io::{self, IoSliceMut, Read};
 
 /// Words before a body's share of the value.
 const BODY_WORDS: usize = 4;
-const BODY_NEXT: usize = 2;
-const BODY_HEAD: usize = 3;
+pub(super) const BODY_NEXT: usize = 2;
+pub(super) const BODY_HEAD: usize = 3;
 /// Chunks that one read may fill.
 const READ_SEGMENTS: usize = 16;
 /// Bytes before a body's share of the value.

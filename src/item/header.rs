@@ -93,6 +93,11 @@ impl Standing {
         moment.wrapping_sub(self.0) & SECOND_MASK <= SECONDS_APART
     }
 
+    /// The second of the last access; it wraps as in [`Standing::idle`].
+    pub fn second(self) -> u32 {
+        self.0 & SECOND_MASK
+    }
+
     /// `second`, or that of the last access where it is later.
     #[inline]
     pub fn second_from(self, second: u32) -> u32 {

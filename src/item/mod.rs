@@ -10,20 +10,24 @@
 //! neither key nor value, so readers and half-sent replies are not disturbed. Values too long for
 //! the header's 13 bits are wide; those too long for one chunk go on in a chain of bodies.
 //!
+//! In a memory file a seal stands behind each, at the end of its chunk (`sound`).
+//!
 //! Beside `slab`, this is the only place with `unsafe` code.
 
 mod bytes;
 mod chain;
 mod header;
+mod sound;
 
 pub use chain::{
     BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, body_len, chunks_of, fill,
     fill_from, make_body, pinned_bytes, replace_body, skip,
 };
 pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State};
+pub use sound::{SEAL_BYTES, have_same_key, head_sum, is_sound, value_sum};
 
 use slab::ChunkRef;
-use slab::sync::Ordering::{AcqRel, Relaxed};
+use slab::sync::Ordering::{AcqRel, Relaxed, Release};
 use slab::sync::{AtomicU32, MODELLED};
 
 /// Words before the key.
@@ -91,13 +95,14 @@ impl<'a> Item<'a> {
     }
 
     /// Overwrites the standing: for the chunk's owner. Nobody who noted an access meanwhile can
-    /// undo it, since an exchange takes its place right behind what it found.
+    /// undo it, since an exchange takes its place right behind what it found. Whatever was written
+    /// before comes first: who dies right afterwards leaves a memory file that says the truth.
     pub fn set_standing(self, standing: Standing) {
         if MODELLED {
             // The model checker knows that of no store, but of exchanges.
-            self.words[0].swap(standing.0, Relaxed);
+            self.words[0].swap(standing.0, Release);
         } else {
-            self.words[0].store(standing.0, Relaxed);
+            self.words[0].store(standing.0, Release);
         }
     }
 
@@ -112,8 +117,8 @@ impl<'a> Item<'a> {
         Shape(self.words[1].load(Relaxed))
     }
 
-    /// Copies the whole item but its standing to a reserved chunk of the same size, whose places
-    /// in a queue stay.
+    /// Copies the whole chunk but its standing to a reserved one of the same size, whose places in
+    /// a queue stay.
     pub fn copy_to(self, chunk_size: u32, to: Item<'_>) {
         let words = HEADER_WORDS..chunk_size as usize / 4;
         for (from, to) in self.words[words.clone()].iter().zip(&to.words[words]) {

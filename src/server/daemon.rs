@@ -34,7 +34,12 @@ impl Launch {
             return Ok(Launch { parent: None });
         }
         let failed = |e: &dyn std::fmt::Display| format!("-d: cannot become a daemon: {e}");
-        let files = [&mut settings.pid_file, &mut settings.unix_socket, &mut settings.auth_file];
+        let files = [
+            &mut settings.pid_file,
+            &mut settings.unix_socket,
+            &mut settings.auth_file,
+            &mut settings.memory_file,
+        ];
         for path in files.into_iter().flatten() {
             *path = absolute(&*path).map_err(|e| failed(&e))?;
         }

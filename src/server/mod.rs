@@ -144,6 +144,7 @@ fn serve(
     workers.into_iter().for_each(|worker| worker.join());
     maintenance.stop();
     logger.stop();
+    shared.store.close();
     ended.map_err(|e| format!("cannot wait for connections: {e}"))
 }
 

@@ -199,8 +199,13 @@ impl Store {
         padded.clear();
         padded.extend_from_slice(digits);
         padded.resize(room, b' ');
-        found.item.put_value(found.shape, 0, &padded);
-        held.l.scratch.set(padded);
+        if held.shard.is_write_once(found.item) {
+            let (plan, deadline) = (found.item.plan(found.shape), found.item.deadline(found.shape));
+            found = held.recast(&found, plan, deadline, Some(&padded))?;
+        } else {
+            found.item.put_value(found.shape, 0, &padded);
+            held.l.scratch.set(padded);
+        }
         bump_unfetched(found.item, found.standing, held.horizon.stamp);
         Some(found)
     }

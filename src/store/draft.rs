@@ -82,7 +82,10 @@ impl Shard {
         let geometry = self.slabs.geometry();
         let largest = geometry.chunk_size(geometry.largest()) as usize;
         let mut left = plan.value_len as usize - (largest - plan.value_offset());
-        let header = if self.rules.as_memcached { CHUNK_HEADER } else { BODY_HEADER };
+        let header = match self.rules.as_memcached {
+            true => CHUNK_HEADER - geometry.tail() as usize,
+            false => BODY_HEADER,
+        };
         let mut bodies = Vec::with_capacity(left.div_ceil(largest - header));
         while left > 0 {
             let class = geometry.class_for(left + header).unwrap_or(geometry.largest());

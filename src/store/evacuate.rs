@@ -132,14 +132,16 @@ impl Shard {
         fresh: ChunkRef,
     ) {
         let (item, copy) = (self.item(chunk), self.item(fresh));
-        item.copy_to(self.chunk_size(chunk), copy);
+        item.copy_to(self.slabs.geometry().whole_size(self.slabs.class_of(chunk)), copy);
+        // From here on there are two heads, which is sound; none is not.
+        copy.set_standing(item.standing());
         if item.shape().chained() {
             item::adopt_bodies(&self.slabs, fresh);
         }
-        copy.set_standing(item.standing());
         self.inherit_queue(l, fresh, item.shape());
         self.note_deadline(fresh);
         line.replace(slot, fresh);
+        self.dies(chunk);
         self.put(chunk);
     }
 

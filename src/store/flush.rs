@@ -4,10 +4,15 @@
 //! flush declares everything up to the present second dead and moves the logical clock past it, so
 //! that what is stored next, even within the same real second, lives. A flush set for later
 //! waits, and is carried out by whoever first looks at the time after it came.
+//!
+//! With a memory file its ledger is told first, so that what was once seen dead stays so.
 
+use super::file::Ledger;
 use crate::clock::Seconds;
 use crate::item::{SECONDS_APART, Standing};
 use slab::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+
+use std::sync::Arc;
 
 use Ordering::{Acquire, Relaxed, Release};
 
@@ -17,7 +22,8 @@ pub(super) struct Flush {
     state: AtomicU64,
     /// The logical clock is never behind this.
     floor: AtomicU32,
-    lock: Mutex<()>,
+    /// Who changes them holds it; the memory file's ledger.
+    lock: Mutex<Option<Arc<Ledger>>>,
 }
 
 /// What is dead, and how an access is stamped, as of one moment.
@@ -28,6 +34,9 @@ pub(super) struct Horizon {
     /// later than what the horizon knows of: whatever a flush still to be seen declares dead stays
     /// dead, though it be read, changed or replaced right now.
     pub stamp: Seconds,
+    /// The second of the last flush, by which it is told from others; 0 before the first. What is
+    /// alive was linked since.
+    pub flush: Seconds,
     oldest_live: Seconds,
 }
 
@@ -38,7 +47,7 @@ impl Horizon {
     fn new(now: Seconds, stamp: Seconds, flushed: Seconds) -> Horizon {
         let long_ago = stamp.saturating_sub(SECONDS_APART - 1);
         let oldest_live = if flushed != 0 { flushed.max(long_ago) } else { 0 };
-        Horizon { now, stamp, oldest_live }
+        Horizon { now, stamp, flush: flushed, oldest_live }
     }
 
     #[inline]
@@ -54,7 +63,16 @@ impl Horizon {
 
 impl Flush {
     pub fn new() -> Flush {
-        Flush { state: AtomicU64::new(0), floor: AtomicU32::new(0), lock: Mutex::new(()) }
+        Flush { state: AtomicU64::new(0), floor: AtomicU32::new(0), lock: Mutex::new(None) }
+    }
+
+    /// As a memory file's ledger says, and that says from now on.
+    pub fn kept_in(ledger: Arc<Ledger>) -> Flush {
+        let state = ledger.entry().flush;
+        let flushed = state as u32;
+        let floor = if flushed == 0 { 0 } else { flushed + 1 };
+        let (state, floor) = (AtomicU64::new(state), AtomicU32::new(floor));
+        Flush { state, floor, lock: Mutex::new(Some(ledger)) }
     }
 
     /// What is dead at the real second `now`. Whoever means to link an item takes it under the
@@ -81,13 +99,13 @@ impl Flush {
 
     /// Flushes now, or plans it for the real second `at`.
     pub fn flush(&self, now: Seconds, at: Option<Seconds>) {
-        let _alone = self.lock.lock();
+        let ledger = self.lock.lock();
         match at {
             Some(at) if at > now => {
                 let low = self.state.load(Relaxed) & 0xFFFF_FFFF;
-                self.state.store(u64::from(at) << 32 | low, Release);
+                self.set(&ledger, u64::from(at) << 32 | low);
             }
-            _ => self.declare_dead(self.stamp(now)),
+            _ => self.declare_dead(&ledger, self.stamp(now)),
         }
     }
 
@@ -97,7 +115,7 @@ impl Flush {
     }
 
     fn carry_out(&self, now: Seconds) {
-        let _alone = self.lock.lock();
+        let ledger = self.lock.lock();
         let planned = (self.state.load(Relaxed) >> 32) as u32;
         if planned == 0 || planned > now {
             return;
@@ -105,13 +123,18 @@ impl Flush {
         // Nothing was stamped `now` yet: every commit asks for the horizon first. Unless an earlier
         // flush has moved the logical clock that far.
         let ahead = self.floor.load(Relaxed) >= now;
-        self.declare_dead(if ahead { self.stamp(now) } else { now - 1 });
+        self.declare_dead(&ledger, if ahead { self.stamp(now) } else { now - 1 });
     }
 
     /// Everything stamped up to `stamp` is dead, and nothing planned any more.
-    fn declare_dead(&self, stamp: Seconds) {
-        self.state.store(u64::from(stamp), Release);
+    fn declare_dead(&self, ledger: &Option<Arc<Ledger>>, stamp: Seconds) {
+        self.set(ledger, u64::from(stamp));
         self.floor.fetch_max(stamp + 1, Release);
+    }
+
+    fn set(&self, ledger: &Option<Arc<Ledger>>, state: u64) {
+        ledger.iter().for_each(|ledger| ledger.update(|entry| entry.flush = state));
+        self.state.store(state, Release);
     }
 }
 

@@ -98,6 +98,7 @@ impl<'a> Held<'a> {
     /// Puts a finished item in the place of a found one.
     pub fn link_over(&mut self, old: Found<'a>, chunk: ChunkRef) {
         let item = self.shard.item(chunk);
+        self.shard.seal(self.l, chunk, self.horizon);
         // The newcomer inherits its predecessor's counter and place.
         let second = old.standing.second_from(self.horizon.stamp);
         item.set_standing(Standing::linked(old.standing.counter(), second));
@@ -113,6 +114,7 @@ impl<'a> Held<'a> {
     /// evicting one of the line's own.
     pub fn link_new(&mut self, chunk: ChunkRef) -> bool {
         let item = self.shard.item(chunk);
+        self.shard.seal(self.l, chunk, self.horizon);
         item.set_standing(Standing::linked(0, self.horizon.stamp));
         if self.line.insert(chunk).is_err()
             && !self.shard.insert_by_force(self.l, &mut self.line, chunk, self.horizon)
@@ -136,13 +138,14 @@ impl<'a> Held<'a> {
         let before = found.item.plan(found.shape);
         let size = self.shard.chunk_size(found.chunk);
         self.line.dirty();
-        if found.item.put_deadline(found.shape, deadline.0, size) {
+        let put = |item: Item<'_>| item.put_deadline(found.shape, deadline.0, size);
+        if self.shard.change_sealed(self.l, found.chunk, put) {
             self.shard.reshaped(self.l, found.chunk, &before);
             self.shard.note_deadline(found.chunk);
             return Some(Found { shape: found.item.shape(), ..found });
         }
         let plan = Plan { exptime: true, ..before };
-        match self.recast(&found, plan, deadline.0) {
+        match self.recast(&found, plan, deadline.0, None) {
             Some(found) => Some(found),
             None => {
                 self.drop_found(found);
@@ -171,7 +174,7 @@ impl<'a> Held<'a> {
         }
         let deadline = found.item.deadline(found.shape);
         let plan = Plan { cas: true, ..before };
-        match self.recast(&found, plan, deadline) {
+        match self.recast(&found, plan, deadline, None) {
             Some(fresh) => {
                 self.shard.put_cas(fresh.chunk, cas);
                 Ok(Found { shape: fresh.item.shape(), ..fresh })
@@ -180,8 +183,15 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Copies a found item to a fresh chunk with room for what `plan` adds, and swaps the two.
-    fn recast(&mut self, found: &Found<'a>, plan: Plan, deadline: u32) -> Option<Found<'a>> {
+    /// Copies a found item, with `value` instead of its own where there is one, to a fresh chunk
+    /// with room for what `plan` adds, and swaps the two.
+    pub fn recast(
+        &mut self,
+        found: &Found<'a>,
+        plan: Plan,
+        deadline: u32,
+        value: Option<&[u8]>,
+    ) -> Option<Found<'a>> {
         let mut key = Vec::with_capacity(Key::MAX + 8);
         found.item.copy_key(found.shape, &mut key);
         let kept = Shape::BINARY_KEY | Shape::STALE | Shape::WIN | Shape::TEMP;
@@ -193,7 +203,10 @@ impl<'a> Held<'a> {
             bits: found.shape.0 & kept,
         };
         let chunk = self.shard.draft(self.l, &draft, self.horizon).ok()?;
-        self.shard.writer(chunk).put_value_of(self.l, found.chunk);
+        match value {
+            Some(value) => self.shard.writer(chunk).put(value),
+            None => self.shard.writer(chunk).put_value_of(self.l, found.chunk),
+        }
         if found.shape.has(Shape::CAS) {
             self.shard.put_cas(chunk, found.item.cas(found.shape));
         } else if plan.cas {
@@ -201,6 +214,7 @@ impl<'a> Held<'a> {
             self.shard.put_cas(chunk, 0);
         }
         let item = self.shard.item(chunk);
+        self.shard.seal(self.l, chunk, self.horizon);
         item.set_standing(found.item.standing());
         self.shard.inherit_queue(self.l, chunk, found.shape);
         self.shard.note_deadline(chunk);

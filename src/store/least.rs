@@ -2,6 +2,7 @@
 
 use super::evict::Rule;
 use super::ghost::LINE_BYTES;
+use super::seals::Seals;
 use super::upkeep::LINES_PER_GHOST;
 use super::{Geometry, geometry, index};
 use crate::config::{Layout, Settings};
@@ -14,7 +15,8 @@ const RECORD_BYTES: u64 = 32;
 
 /// Says in one line why no store can be made by these settings.
 pub fn check(s: &Settings) -> Result<(), String> {
-    let geometry = geometry(s)?;
+    let tail = if s.memory_file.is_some() { Seals::TAIL } else { 0 };
+    let geometry = geometry(s)?.with_tail(tail);
     let classes = geometry.classes().count();
     if classes > CLASSES_MAX {
         let factor = s.growth_factor;
@@ -44,8 +46,7 @@ fn least_bytes(s: &Settings, geometry: &Geometry) -> u64 {
     let whole = (chunks - 1).div_ceil(geometry.chunks_per_page(largest));
     let pages = if item <= size { 1 } else { whole + 1 };
     let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct, false);
-    let most =
-        geometry.page_size() / geometry.classes().next().map_or(1, |c| geometry.chunk_size(c));
+    let most = geometry.classes().next().map_or(1, |class| geometry.chunks_per_page(class));
     let queue = u64::from(most * rule.overhead_64ths()).div_ceil(64);
     let page = u64::from(geometry.page_size()) + RECORD_BYTES + queue;
     let affordable = s.maxbytes / 32 / index::LINE_BYTES;

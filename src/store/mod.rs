@@ -23,6 +23,7 @@ mod debug;
 mod draft;
 mod evacuate;
 mod evict;
+mod file;
 mod flush;
 mod ghost;
 mod held;
@@ -37,6 +38,8 @@ mod reclaim;
 mod report;
 mod requests;
 mod resize;
+mod restart;
+mod seals;
 mod shard;
 mod spare;
 mod tell;
@@ -60,6 +63,7 @@ pub use mover::{Moved, Reassign};
 pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Deleter, Fetch, Get, Set, SetMode, Touch};
+pub use restart::Restart;
 pub use types::{
     ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, Outcome,
     Refusal, StoreInfo,
@@ -71,7 +75,8 @@ use crate::config::{Layout, Settings};
 use crate::stats::{Prefixes, Stats};
 use crate::watch::Watch;
 use crawl::Crawler;
-use evict::Rule;
+use evict::{Policy, Rule};
+use file::MemoryFile;
 use flush::{Flush, Horizon};
 use ghost::Ghost;
 use index::Index;
@@ -79,6 +84,8 @@ use log::warn;
 use parking_lot::Mutex;
 use pins::Pins;
 use rapidhash::v3::RapidSecrets;
+use restart::Pages;
+use seals::Seals;
 use shard::{Rules, Shard};
 use slab::sync::MODELLED;
 use slab::{Geometry, GeometryError, Options, Slabs, Words};
@@ -111,6 +118,11 @@ const HUGE_PAGES_FROM: u64 = 1 << 30;
 const HASHPOWER_DEFAULT: u32 = 16;
 /// Bytes of memcached's hash table per bucket, by which `hash_power_level` is stated.
 const BUCKET_BYTES: u64 = 8;
+/// CAS uniques that are reserved at once in a memory file's ledger.
+const CAS_BLOCK: u64 = 1 << 20;
+
+/// What a memory file has for a shard: pages with their classes, and how many more it has lost.
+type Found = (Pages, u32);
 
 pub struct Store {
     clock: Arc<Clock>,
@@ -121,6 +133,8 @@ pub struct Store {
     flush: Flush,
     /// The CAS unique last given out.
     cas: AtomicU64,
+    /// The last that may be: those behind are not in the memory file's ledger yet.
+    cas_reserved: AtomicU64,
     /// -C, which every write asks for.
     use_cas: bool,
     knobs: Knobs,
@@ -132,30 +146,44 @@ pub struct Store {
     crawler: Crawler,
     /// Every thread's count of items per size.
     sizes: Mutex<Vec<Arc<Sizes>>>,
+    /// -e
+    file: Option<MemoryFile>,
+    restarted: OnceLock<Restart>,
     #[cfg(feature = "debug-commands")]
     debug_pins: debug::DebugPins,
 }
 
 impl Store {
-    /// A store by `settings`. Memory is reserved here and used as items come.
+    /// A store by `settings`. Memory is reserved here and used as items come. With a memory file,
+    /// what it holds is back when this returns, and `clock` has gone on where the file's was.
     pub fn new(settings: Arc<Settings>, clock: Arc<Clock>) -> Result<Arc<Store>, String> {
-        let geometry = geometry(&settings)?;
+        let ladder = geometry(&settings)?;
+        let file = MemoryFile::open(&settings, &ladder, &clock)?;
+        let geometry = file.as_ref().map_or(ladder, MemoryFile::geometry);
         let classes = geometry.classes().count() + 1;
         let fds = settings.max_connections as usize + 1024;
         let prefixes = Prefixes::new(settings.prefix_delimiter, settings.detail_enabled);
-        let count = settings.maxbytes.div_ceil(ARENA_MAX).max(1);
-        let seed = if MODELLED { 1 } else { RandomState::new().build_hasher().finish() };
-        let secrets = RapidSecrets::seed(seed);
-        let shards = (0..count)
-            .map(|_| make_shard(&settings, &geometry, settings.maxbytes / count, secrets))
-            .collect::<Result<_, _>>()?;
-        Ok(Arc::new(Store {
+        let least = settings.maxbytes.div_ceil(ARENA_MAX).max(1);
+        let count = file.as_ref().map_or(least, MemoryFile::shards);
+        let fresh = || if MODELLED { 1 } else { RandomState::new().build_hasher().finish() };
+        let secrets = RapidSecrets::seed(file.as_ref().map_or_else(fresh, MemoryFile::seed));
+        let made = (0..count)
+            .map(|n| {
+                let place = file.as_ref().map(|file| (file, n));
+                make_shard(&settings, &geometry, settings.maxbytes / count, secrets, place)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let (shards, found): (Vec<Shard>, Vec<Found>) = made.into_iter().unzip();
+        let ledger = file.as_ref().map(|file| file.ledger.clone());
+        let cas = ledger.as_ref().map(|ledger| u64::from(ledger.entry().cas_blocks) * CAS_BLOCK);
+        let store = Arc::new(Store {
             clock,
             stats: Stats::new(classes, fds, prefixes),
             watch: Watch::new(settings.worker_logbuf_size, settings.watcher_logbuf_size),
-            shards,
-            flush: Flush::new(),
-            cas: AtomicU64::new(0),
+            shards: shards.into(),
+            flush: ledger.map_or_else(Flush::new, Flush::kept_in),
+            cas: AtomicU64::new(cas.unwrap_or(0)),
+            cas_reserved: AtomicU64::new(cas.unwrap_or(u64::MAX)),
             use_cas: settings.use_cas,
             knobs: Knobs::new(&settings),
             mover: Mutex::default(),
@@ -163,10 +191,15 @@ impl Store {
             limit: AtomicU64::new(settings.maxbytes),
             crawler: Crawler::default(),
             sizes: Mutex::new(Vec::new()),
+            file,
+            restarted: OnceLock::new(),
             #[cfg(feature = "debug-commands")]
             debug_pins: Default::default(),
             settings,
-        }))
+        });
+        let lost = found.iter().map(|(_, lost)| u64::from(*lost)).sum();
+        store.restart(found.into_iter().map(|(pages, _)| pages).collect(), lost);
+        Ok(store)
     }
 
     /// A handle for one more thread.
@@ -263,7 +296,20 @@ impl Store {
     }
 
     fn next_cas(&self) -> u64 {
-        self.cas.fetch_add(1, Relaxed) + 1
+        let cas = self.cas.fetch_add(1, Relaxed) + 1;
+        if cas > self.cas_reserved.load(Relaxed) {
+            self.reserve_cas(cas);
+        }
+        cas
+    }
+
+    /// Has the memory file say that uniques up to this one, and some more, may be given out.
+    #[cold]
+    fn reserve_cas(&self, cas: u64) {
+        let Some(file) = &self.file else { return };
+        let blocks = (cas / CAS_BLOCK + 1) as u32;
+        file.ledger.update(|entry| entry.cas_blocks = entry.cas_blocks.max(blocks));
+        self.cas_reserved.fetch_max(u64::from(blocks) * CAS_BLOCK, Relaxed);
     }
 }
 
@@ -294,20 +340,26 @@ fn make_shard(
     geometry: &Geometry,
     limit: u64,
     secrets: RapidSecrets,
-) -> Result<Shard, String> {
+    place: Option<(&MemoryFile, u64)>,
+) -> Result<(Shard, Found), String> {
     let reach = limit::reach_of(limit);
-    reserve_shard(s, geometry, (limit, reach), secrets).or_else(|e| {
+    reserve_shard(s, geometry, (limit, reach), secrets, place).or_else(|e| {
         if reach == limit {
             return Err(e);
         }
         warn!("cache_memlimit cannot raise -m: {e}");
-        reserve_shard(s, geometry, (limit, limit), secrets)
+        reserve_shard(s, geometry, (limit, limit), secrets, place)
     })
 }
 
 /// An index with as many lines as hold the items that memcached would have put on the buckets that
-/// it starts with, if -m can afford them.
-fn reserve_index(s: &Settings, limit: u64, reach: u64) -> std::io::Result<Index> {
+/// it starts with, if -m can afford them; and for `items` that are there already.
+fn reserve_index(
+    s: &Settings,
+    (limit, reach): (u64, u64),
+    items: u64,
+    file: Option<&MemoryFile>,
+) -> std::io::Result<Index> {
     let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
     let affordable = match s.layout {
@@ -315,7 +367,40 @@ fn reserve_index(s: &Settings, limit: u64, reach: u64) -> std::io::Result<Index>
         Layout::Memcached => u64::MAX,
     };
     let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
-    Index::new(lines, resize::lines_ceiling(reach))
+    let floor = lines.max(file::lines_before(s, file));
+    let ceiling = resize::lines_ceiling(reach);
+    let lines = restart::lines_for(items, floor, index::LINES_MAX);
+    Index::grown(lines, floor, ceiling.max(lines))
+}
+
+/// The engine of a shard, by itself or where the memory file has it, and what that holds.
+fn reserve_slabs(
+    s: &Settings,
+    geometry: &Geometry,
+    options: Options,
+    place: Option<(&MemoryFile, u64)>,
+) -> std::io::Result<(Slabs<Policy>, Found)> {
+    let make = |huge_pages| {
+        let options = Options { huge_pages, ..options };
+        let Some((file, n)) = place else {
+            return Ok((Slabs::new(geometry.clone(), options)?, Found::default()));
+        };
+        let pages = file.pages(n);
+        let options = Options { ceiling: options.ceiling.max(pages), ..options };
+        let place = file.place(n, options.ceiling)?;
+        let slabs = Slabs::in_file(geometry.clone(), options, &place)?;
+        let restored = slabs.restore_records(pages);
+        Ok((slabs, (restored.pages, restored.lost)))
+    };
+    make(options.huge_pages).or_else(|e| {
+        if !options.huge_pages {
+            return Err(e);
+        }
+        if s.large_pages {
+            warn!("-L: no huge pages: {e}");
+        }
+        make(false)
+    })
 }
 
 fn reserve_shard(
@@ -323,7 +408,8 @@ fn reserve_shard(
     geometry: &Geometry,
     (limit, reach): (u64, u64),
     secrets: RapidSecrets,
-) -> Result<Shard, String> {
+    place: Option<(&MemoryFile, u64)>,
+) -> Result<(Shard, Found), String> {
     let as_memcached = s.layout == Layout::Memcached;
     let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct, as_memcached);
     let page = u64::from(geometry.page_size());
@@ -337,51 +423,48 @@ fn reserve_shard(
         huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
     };
     let failed = |e: std::io::Error| format!("failed to reserve {reach} bytes: {e}");
-    let slabs = Slabs::new(geometry.clone(), options)
-        .or_else(|e| {
-            if !options.huge_pages {
-                return Err(e);
-            }
-            if s.large_pages {
-                warn!("-L: no huge pages: {e}");
-            }
-            Slabs::new(geometry.clone(), Options { huge_pages: false, ..options })
-        })
-        .map_err(failed)?;
+    let (slabs, found) = reserve_slabs(s, geometry, options, place).map_err(failed)?;
     if s.initial_malloc > 0 && !slabs.charge(s.initial_malloc) {
         return Err("more is malloced already than -m allows".into());
     }
-    let index = reserve_index(s, limit, reach).map_err(failed)?;
-    if !as_memcached && !slabs.charge(index.bytes()) {
+    let items = restart::count_linked(&slabs, &found.0);
+    let index = reserve_index(s, (limit, reach), items, place.map(|(file, _)| file));
+    let index = index.map_err(failed)?;
+    if !as_memcached && !found.0.is_empty() {
+        // What a file holds beyond -m is given up when all of it is there.
+        slabs.recharge(0, index.bytes());
+    } else if !as_memcached && !slabs.charge(index.bytes()) {
         return Err(format!("-m of {limit} bytes is too small for an index"));
     }
-    let rules = Rules {
+    let ghost = Ghost::new(index.ceiling() / upkeep::LINES_PER_GHOST, classes as usize + 1);
+    let ghost = ghost.map_err(failed)?;
+    let shard = Shard {
+        slabs,
+        index,
+        pins: Pins::new(limit / UNLINKED_SHARE),
+        ghost,
+        rule: AtomicU32::new(rule.pack()),
+        secrets,
+        rules: rules(s, place.is_some()),
+        items: AtomicU64::new(0),
+        victims: Victims::new(classes as usize + 1),
+        reach,
+        poorest: AtomicU32::new(0),
+        queue_bytes: AtomicU64::new(0),
+        reclaimer: Mutex::default(),
+        tending: Mutex::default(),
+    };
+    Ok((shard, found))
+}
+
+fn rules(s: &Settings, in_file: bool) -> Rules {
+    let as_memcached = s.layout == Layout::Memcached;
+    Rules {
         as_memcached,
         evict: s.evict,
         use_cas: s.use_cas,
         item_size_max: s.item_size_max,
         steal: !as_memcached,
-    };
-    let ghost = Ghost::new(index.ceiling() / upkeep::LINES_PER_GHOST, classes as usize + 1);
-    let ghost = ghost.map_err(failed)?;
-    let rule = AtomicU32::new(rule.pack());
-    let (pins, items) = (Pins::new(limit / UNLINKED_SHARE), AtomicU64::new(0));
-    let victims = Victims::new(classes as usize + 1);
-    let poorest = AtomicU32::new(0);
-    Ok(Shard {
-        slabs,
-        index,
-        pins,
-        ghost,
-        rule,
-        secrets,
-        rules,
-        items,
-        victims,
-        reach,
-        poorest,
-        queue_bytes: AtomicU64::new(0),
-        reclaimer: Mutex::default(),
-        tending: Mutex::default(),
-    })
+        seals: if in_file { file::seals_of(s) } else { Seals::NONE },
+    }
 }

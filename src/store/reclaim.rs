@@ -352,6 +352,7 @@ impl Shard {
         fence(Acquire);
         line.remove(slot);
         self.count_victim(l, chunk, item, (shape, standing), horizon);
+        self.dies(chunk);
         self.count(l, chunk, -1);
         Fate::Unlinked
     }

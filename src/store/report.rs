@@ -19,7 +19,7 @@ impl Store {
             .map(|class| {
                 let mut info = ClassInfo {
                     id: u32::from(class.0),
-                    chunk_size: geometry.chunk_size(class),
+                    chunk_size: geometry.whole_size(class),
                     chunks_per_page: geometry.chunks_per_page(class),
                     items: levels[class.index()].0,
                     bytes: levels[class.index()].1,
@@ -108,10 +108,11 @@ impl Store {
     }
 
     /// The level at which memcached's table would be for as many buckets: log2 of the index's
-    /// slots, of which a line of 12 stands for 8 buckets of [`BUCKET_BYTES`].
+    /// slots, of which a line of 12 stands for 8 buckets of [`BUCKET_BYTES`]. Where ours grows by
+    /// half memcached's has doubled, so half of a level is a whole one.
     fn hash_power_level(&self) -> u32 {
         let lines: u64 = self.shards.iter().map(|s| u64::from(s.index.len())).sum();
-        (lines * BUCKET_BYTES).ilog2()
+        (lines * BUCKET_BYTES * 4 / 3).ilog2()
     }
 
     /// Items per size: (bytes rounded up to 32, count), ascending, no zero counts.

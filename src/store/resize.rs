@@ -11,7 +11,7 @@ use slab::{ChunkRef, ClassId};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Items per line at which the index grows.
-const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
+pub(super) const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
 /// Lines moved in one step: some tens of microseconds of work.
 const LINES_PER_STEP: u32 = 32;
 /// One node for so many lines is kept free, for writes between two steps.

@@ -11,6 +11,7 @@ use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
 use super::pins::Pins;
 use super::reclaim::Reclaimer;
+use super::seals::Seals;
 use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use super::victims::Victims;
@@ -65,6 +66,8 @@ pub(super) struct Rules {
     pub item_size_max: u32,
     /// A class without pages may take one from another class.
     pub steal: bool,
+    /// What stands behind each item: something in a memory file.
+    pub seals: Seals,
 }
 
 impl Shard {
@@ -121,8 +124,11 @@ impl Shard {
     /// The class of a one-chunk item; `None`: it needs a chain.
     pub fn class_for(&self, plan: &Plan) -> Option<ClassId> {
         let geometry = self.slabs.geometry();
+        // memcached's sizes are those of whole chunks, and leave room enough for a tail.
+        let tail = if self.rules.as_memcached { geometry.tail() as usize } else { 0 };
+        let class = geometry.class_for(self.counted_size(plan) - tail);
         // What memcached would charge too much for the largest chunk may still fit it here.
-        geometry.class_for(self.counted_size(plan)).or(geometry.class_for(plan.size()))
+        class.or(geometry.class_for(plan.size()))
     }
 
     /// The same, or the class that chains start in.
@@ -142,14 +148,25 @@ impl Shard {
         self.count(l, chunk, 1);
     }
 
-    /// Bookkeeping for an item that has just been taken out of the index.
+    /// Bookkeeping for an item that has just been taken out of the index, under its line's lock.
     pub fn unlinked(&self, l: &Local, chunk: ChunkRef) {
+        self.dies(chunk);
         self.items.fetch_sub(1, Relaxed);
         self.count(l, chunk, -1);
     }
 
+    /// An item has just been taken out of the index, and whoever has its line's lock next will see
+    /// that it is gone: should the process die now, a memory file must not bring it back.
+    #[inline]
+    pub fn dies(&self, chunk: ChunkRef) {
+        let item = self.item(chunk);
+        item.set_standing(item.standing().with_state(State::Dying));
+        self.spoil_seal(chunk);
+    }
+
     /// Bookkeeping for an item that has just been put in another's place.
     pub fn replaced(&self, l: &Local, old: ChunkRef, new: ChunkRef) {
+        self.dies(old);
         let (was, is) = (self.item(old), self.item(new));
         let same_class = self.slabs.class_of(old) == self.slabs.class_of(new);
         if same_class && was.shape().measures_as(is.shape()) {
@@ -251,11 +268,8 @@ impl Shard {
     /// does it where there is one.
     pub fn free(&self, chunk: ChunkRef) {
         let item = self.item(chunk);
-        if item.shape().has(Shape::PINNED) {
-            item.set_standing(item.standing().with_state(State::Dying));
-            if self.pins.leave_to_last(chunk) {
-                return;
-            }
+        if item.shape().has(Shape::PINNED) && self.pins.leave_to_last(chunk) {
+            return;
         }
         // A pin that is gone was read through until then; that comes before the next owner writes.
         fence(Acquire);

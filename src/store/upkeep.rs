@@ -26,7 +26,8 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 7] = [
+const JOBS: [Job; 8] = [
+    Store::keep_time,
     Store::apply_knobs,
     Store::tend_step,
     Store::resize_step,
@@ -67,6 +68,12 @@ impl Store {
         let (before, from) = self.shards.split_at(turn % self.shards.len());
         let mut paces = from.iter().chain(before).map(step);
         paces.find(|pace| *pace != Pace::Rest).unwrap_or(Pace::Rest)
+    }
+
+    /// What a memory file is told now and then.
+    fn keep_time(&self, _: &Local) -> Pace {
+        self.note_time();
+        Pace::Rest
     }
 
     /// Brings the engine in line with what an operator set.

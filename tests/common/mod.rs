@@ -180,9 +180,14 @@ impl Server {
     }
 
     /// Asks the server to end, with SIGTERM, and says how it did; `None` if it would not.
-    pub fn stop(mut self) -> Option<ExitStatus> {
+    pub fn stop(self) -> Option<ExitStatus> {
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+        self.ended()
+    }
+
+    /// How the server ended, once it has; `None` if it does not.
+    pub fn ended(mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + STOP_LIMIT;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("the server's status") {

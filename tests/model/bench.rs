@@ -2,6 +2,7 @@
 
 use crate::ops::{ArithOp, Compare, Content, DeleteOp, FetchOp, KEYS, Op, SetOp, UNIX};
 use crate::reference::{Entry, Reference};
+use restarts::Files;
 use rustcached::clock::{Clock, Exptime};
 use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use rustcached::config::{Layout, Settings};
@@ -12,6 +13,7 @@ use rustcached::store::{
 use std::sync::Arc;
 
 mod reads;
+mod restarts;
 
 /// Ticks that any background work here is done within.
 const TICKS_MAX: usize = 1_000_000;
@@ -34,6 +36,7 @@ pub struct Bench {
     /// With the bytes filled in and the deadline, which counts from the reservation.
     open: Vec<(SetOp, Reservation, usize, u32)>,
     pins: Vec<(Pin, Vec<u8>)>,
+    files: Files,
 }
 
 /// What a visitor saw of a hit.
@@ -71,7 +74,10 @@ fn key(bytes: &[u8]) -> Key<'_> {
 }
 
 impl Bench {
-    pub fn new(settings: Settings) -> Bench {
+    /// A memory file is one of the bench's own, whatever its name in the settings.
+    pub fn new(mut settings: Settings) -> Bench {
+        let mut files = Files::new();
+        settings.memory_file = settings.memory_file.map(|_| files.next());
         let has_room = settings.evict && settings.layout == Layout::Compact && !settings.temp_lru;
         let (use_cas, keeps_all) = (settings.use_cas, !settings.evict);
         let clock = Arc::new(Clock::manual(UNIX));
@@ -90,6 +96,7 @@ impl Bench {
             newest: 0,
             open: Vec::new(),
             pins: Vec::new(),
+            files,
         }
     }
 
@@ -127,6 +134,7 @@ impl Bench {
             }),
             Op::Bulk { family, count, len } => self.bulk(*family, *count, *len),
             Op::Drop { family, count } => self.drop_bulk(*family, *count),
+            Op::Restart(op) => self.restart(op),
         }
     }
 

@@ -137,13 +137,27 @@ pub enum Op {
         count: u32,
         len: u32,
     },
+    /// Where there is a memory file.
+    Restart(RestartOp),
+}
+
+/// The end of the process, and another start.
+#[derive(Clone, Debug)]
+pub struct RestartOp {
+    pub clean: bool,
+    /// Seconds until the next start, and its settings.
+    pub down: u32,
+    pub megabytes: u64,
+    pub checksum: bool,
 }
 
 /// A store to run steps on.
 pub fn settings() -> impl Strategy<Value = Settings> {
     let layout = prop_oneof![2 => Just(Layout::Compact), 1 => Just(Layout::Memcached)];
-    (layout, 4u64..=8, prop::bool::weighted(0.7), prop::bool::weighted(0.8), any::<bool>())
-        .prop_map(|(layout, megabytes, evict, use_cas, temp_lru)| Settings {
+    let (evict, use_cas) = (prop::bool::weighted(0.7), prop::bool::weighted(0.8));
+    let file = (prop::bool::weighted(0.4), any::<bool>());
+    (layout, 4u64..=8, evict, use_cas, any::<bool>(), file).prop_map(
+        |(layout, megabytes, evict, use_cas, temp_lru, (in_file, checksum))| Settings {
             layout,
             maxbytes: megabytes << 20,
             evict,
@@ -152,8 +166,11 @@ pub fn settings() -> impl Strategy<Value = Settings> {
             temporary_ttl: 5,
             // As few lines as can be, so that the index grows.
             hashpower_init: 11,
+            memory_file: in_file.then(Default::default),
+            checksum: in_file && checksum,
             ..Settings::default()
-        })
+        },
+    )
 }
 
 pub fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
@@ -180,7 +197,18 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (1u8..20).prop_map(Op::Tick),
         2 => bulk(),
         1 => (0u8..6, 0u32..4_000).prop_map(|(family, count)| Op::Drop { family, count }),
+        2 => restart().prop_map(Op::Restart),
     ]
+}
+
+fn restart() -> impl Strategy<Value = RestartOp> {
+    let settings = (4u64..=8, any::<bool>());
+    (any::<bool>(), 0u32..4, settings).prop_map(|(clean, down, (megabytes, checksum))| RestartOp {
+        clean,
+        down,
+        megabytes,
+        checksum,
+    })
 }
 
 /// About as many bytes each: 200 KB to 3 MB.

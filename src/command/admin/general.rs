@@ -4,7 +4,7 @@ use super::{MEMCACHED_VERSION, Rows, StatLines};
 use crate::clock::Seconds;
 use crate::config::Settings;
 use crate::stats::{ClassSums, MoveStats, ServerStats, ThreadSums};
-use crate::store::{Store, StoreInfo};
+use crate::store::{Restart, Store, StoreInfo};
 use crate::watch::Figures;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -23,6 +23,8 @@ struct General<'a> {
     watchers: Figures,
     process: Process,
     info: StoreInfo,
+    /// With -e: what the file held, and pages that it had no room for.
+    memory_file: Option<(Restart, u64)>,
     thread: ThreadSums,
     class: ClassSums,
     items: u64,
@@ -53,6 +55,7 @@ pub(super) fn of(store: &Store) -> StatLines {
         watchers: store.watch().figures(),
         process: Process::now(store),
         info: store.info(),
+        memory_file: store.restarted().map(|told| (told.clone(), store.pages_refused())),
         thread: stats.thread_sums(),
         class: stats.class_sums().iter().fold(ClassSums::default(), |mut sum, class| {
             sum.plus(class);
@@ -90,6 +93,7 @@ fn format(g: &General<'_>) -> StatLines {
     if g.settings.udp_port != 0 {
         udp(&mut rows, g.server);
     }
+    g.memory_file.iter().for_each(|(told, refused)| memory_file(&mut rows, told, *refused));
     rows.end()
 }
 
@@ -232,6 +236,20 @@ fn udp(rows: &mut Rows, s: &ServerStats) {
     rows.put("udp_replies_dropped", s.udp_replies_dropped.load(Relaxed));
 }
 
+/// Ours, too, and only with -e.
+fn memory_file(rows: &mut Rows, told: &Restart, refused: u64) {
+    rows.put_all([
+        ("restart_warm", u64::from(told.warm)),
+        ("restart_clean", u64::from(told.clean)),
+        ("restart_items_kept", told.kept),
+        ("restart_items_dead", told.dead),
+        ("restart_items_dropped", told.dropped),
+        ("restart_pages_lost", told.pages_lost),
+        ("restart_time_us", told.took.as_micros() as u64),
+        ("memory_file_pages_refused", refused),
+    ]);
+}
+
 fn items(rows: &mut Rows, g: &General<'_>) {
     let c = &g.class;
     let maintained = g.settings.lru_maintainer;
@@ -310,6 +328,7 @@ mod tests {
                 system: TimeVal::new(0, 123_456),
             },
             info: StoreInfo::default(),
+            memory_file: None,
             thread: ThreadSums::default(),
             class: ClassSums::default(),
             items: 0,

@@ -133,7 +133,10 @@ fn limits(rows: &mut Rows, s: &Settings) {
     rows.put("inline_ascii_response", "no");
     tls(rows, &s.tls);
     rows.put("num_napi_ids", s.napi_ids);
-    rows.put("memory_file", "(null)");
+    match &s.memory_file {
+        Some(file) => rows.put("memory_file", file.display()),
+        None => rows.put("memory_file", "(null)"),
+    }
     rows.put("client_flags_size", size_of::<u32>());
 }
 
@@ -174,6 +177,9 @@ fn ours(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     let locked = if present.locked >= present.maxbytes { "yes" } else { "failed" };
     rows.put("lock_memory", if s.lock_memory { locked } else { "no" });
     rows.put("large_pages", yes(s.large_pages));
+    if s.memory_file.is_some() {
+        rows.put("checksum", yes(s.checksum));
+    }
     if let Some(bytes) = present.huge {
         rows.put("large_pages_bytes", bytes);
     }

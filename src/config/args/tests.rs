@@ -222,12 +222,15 @@ fn bad_values_end_the_start_with_one_line() {
 }
 
 #[test]
-fn what_a_later_release_brings_is_refused_by_name() {
-    for (line, option) in [("-e /tmp/mem", "-e"), ("--memory-file=/tmp/mem", "-e")] {
-        let error = refusal(line);
-        assert!(error.starts_with(option), "{line}: {error}");
-        assert!(error.contains("not available in this release"), "{line}: {error}");
+fn a_memory_file_is_named() {
+    for line in ["-e /tmp/mem", "--memory-file=/tmp/mem"] {
+        assert_eq!(run(line).memory_file.as_deref(), Some("/tmp/mem".as_ref()), "{line}");
     }
+    let all = run("-e a -o checksum,memory_file_discard");
+    assert!(all.checksum && all.memory_file_discard && all.warnings.is_empty());
+    let idle = run("-o checksum,memory_file_discard");
+    assert_eq!(idle.warnings.len(), 2, "{:?}", idle.warnings);
+    assert!(refusal("--memory-file=").starts_with("a value is required for '--memory-file"));
 }
 
 #[test]

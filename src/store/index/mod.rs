@@ -121,8 +121,15 @@ pub struct Full;
 
 impl Index {
     /// An index of `lines` lines (rounded up to [`LINE_STEP`]) that can grow to `ceiling`.
+    #[cfg(test)]
     pub fn new(lines: u32, ceiling: u32) -> io::Result<Index> {
-        let lines = lines.max(1).next_multiple_of(LINE_STEP).min(LINES_MAX);
+        Index::grown(lines, lines, ceiling)
+    }
+
+    /// The same, which can shrink to `floor` lines.
+    pub fn grown(lines: u32, floor: u32, ceiling: u32) -> io::Result<Index> {
+        let whole = |lines: u32| lines.max(1).next_multiple_of(LINE_STEP).min(LINES_MAX);
+        let (lines, floor) = (whole(lines), whole(floor));
         let ceiling = ceiling.max(lines).min(LINES_MAX);
         let line_words = Words::reserve(ceiling as usize * LINE_WORDS)?;
         // Lines are read at random, so every small page costs a walk of the page table; a huge one
@@ -132,7 +139,7 @@ impl Index {
             lines: line_words,
             nodes: Nodes::new(ceiling)?,
             geometry: AtomicU64::new(Geometry::settled(lines).0),
-            floor: lines,
+            floor,
             restart: AtomicU32::new(LIVE),
             savings: AtomicU64::new(0),
         })
