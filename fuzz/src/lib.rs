@@ -2,6 +2,8 @@
 //! over socket pairs, and what must be true of all of them.
 
 use bumpalo::Bump;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rustcached::auth::Auth;
 use rustcached::clock::Clock;
 use rustcached::config::{ListenTraits, Protocol, Settings, Udp};
@@ -31,6 +33,21 @@ const SECRET: &[u8] = b"the treasure";
 /// Words after which two servers may answer differently: what they say depends on the time, the
 /// process, a seed of their own, or on what is sent in one piece.
 const OWN_WORDS: [&[u8]; 6] = [b"stat", b"crawl", b"dump", b"slabs", b"watch", b"\x80\x10"];
+
+/// Draws what a strategy of the model tests makes up, with the bytes of an input for its dice;
+/// where they end it draws zeros.
+pub struct Drawer(TestRunner);
+
+impl Drawer {
+    pub fn of(input: &[u8]) -> Drawer {
+        let dice = TestRng::from_seed(RngAlgorithm::PassThrough, input);
+        Drawer(TestRunner::new_with_rng(Config::default(), dice))
+    }
+
+    pub fn draw<S: Strategy>(&mut self, strategy: S) -> S::Value {
+        strategy.new_tree(&mut self.0).expect("nothing is rejected").current()
+    }
+}
 
 /// A store that nobody else uses.
 fn store() -> Arc<Store> {
