@@ -34,13 +34,26 @@ const SECRET: &[u8] = b"the treasure";
 /// process, a seed of their own, or on what is sent in one piece.
 const OWN_WORDS: [&[u8]; 6] = [b"stat", b"crawl", b"dump", b"slabs", b"watch", b"\x80\x10"];
 
-/// Draws what a strategy of the model tests makes up, with the bytes of an input for its dice;
-/// where they end it draws zeros.
+/// Bytes of dice behind an input's: so many, and so many for each byte of it.
+const MORE_DICE: usize = 64 << 10;
+const DICE_A_BYTE: usize = 32;
+
+/// Draws what a strategy of the model tests makes up, with the bytes of an input for its dice, and
+/// more that follow from them: of zeros alone some draws would never be content.
 pub struct Drawer(TestRunner);
 
 impl Drawer {
     pub fn of(input: &[u8]) -> Drawer {
-        let dice = TestRng::from_seed(RngAlgorithm::PassThrough, input);
+        let mut state = input
+            .iter()
+            .fold(1, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+        let more = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        });
+        let len = input.len() + MORE_DICE + DICE_A_BYTE * input.len();
+        let bytes: Vec<u8> = input.iter().copied().chain(more).take(len).collect();
+        let dice = TestRng::from_seed(RngAlgorithm::PassThrough, &bytes);
         Drawer(TestRunner::new_with_rng(Config::default(), dice))
     }
 
