@@ -1,5 +1,5 @@
 //! Steps on the slabs against a plain count of who owns what, with a walk over everything after
-//! each: the bench of `slab/tests/model.rs`, whose steps are drawn by the input's bytes.
+//! each: the bench of `slab/tests/model.rs`, whose steps the input's bytes draw.
 #![no_main]
 
 #[path = "../../slab/tests/model/bench.rs"]
@@ -7,8 +7,6 @@ mod bench;
 
 use bench::{CLASSES, Model, op};
 use libfuzzer_sys::fuzz_target;
-use proptest::collection::vec;
-use rustcached_fuzz::Drawer;
 use rustcached_slab::{ClassId, Geometry};
 
 const SMALL: [u32; CLASSES as usize] = [24, 100, 256, 512, 1364, 2048];
@@ -25,9 +23,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(geometry.largest(), ClassId(CLASSES));
     let pages = if memcached { 1 + pages % 3 } else { pages };
     let mut model = Model::new(geometry, pages, memcached);
-    // About the bytes that a step takes.
-    let steps_max = 2 + steps.len() / 16;
-    for op in Drawer::of(steps).draw(vec(op(), 1..steps_max)) {
+    for op in rustcached_fuzz::steps(op(), steps) {
         model.run(&op);
         model.check();
     }

@@ -12,13 +12,11 @@ mod reference;
 
 use bench::Bench;
 use libfuzzer_sys::fuzz_target;
-use rustcached_fuzz::Drawer;
 
 fuzz_target!(|input: &[u8]| {
-    let mut drawer = Drawer::of(input);
-    let mut bench = Bench::new(drawer.draw(ops::settings()));
-    // About the bytes that a step takes.
-    for op in drawer.draw(ops::ops(2 + input.len() / 32)) {
+    let Some((settings, steps)) = input.split_first_chunk::<4>() else { return };
+    let mut bench = Bench::new(rustcached_fuzz::draw(&ops::settings(), settings));
+    for op in rustcached_fuzz::steps(ops::ops(2), steps).flatten() {
         bench.run(&op);
         bench.validate();
     }

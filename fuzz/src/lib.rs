@@ -34,32 +34,22 @@ const SECRET: &[u8] = b"the treasure";
 /// process, a seed of their own, or on what is sent in one piece.
 const OWN_WORDS: [&[u8]; 6] = [b"stat", b"crawl", b"dump", b"slabs", b"watch", b"\x80\x10"];
 
-/// Bytes of dice behind an input's: so many, and so many for each byte of it.
-const MORE_DICE: usize = 64 << 10;
-const DICE_A_BYTE: usize = 32;
+/// Bytes of an input that one step is drawn from.
+const STEP: usize = 4;
 
-/// Draws what a strategy of the model tests makes up, with the bytes of an input for its dice, and
-/// more that follow from them: of zeros alone some draws would never be content.
-pub struct Drawer(TestRunner);
+/// What a strategy of the model tests makes up with these bytes for a seed. They are too few for
+/// its dice: drawn from directly, they would end in zeros, of which some draws are never content.
+pub fn draw<S: Strategy>(strategy: &S, bytes: &[u8]) -> S::Value {
+    let mut seed = [0; 32];
+    seed.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let dice = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), dice);
+    strategy.new_tree(&mut runner).expect("nothing is rejected").current()
+}
 
-impl Drawer {
-    pub fn of(input: &[u8]) -> Drawer {
-        let mut state = input
-            .iter()
-            .fold(1, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
-        let more = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 56) as u8
-        });
-        let len = input.len() + MORE_DICE + DICE_A_BYTE * input.len();
-        let bytes: Vec<u8> = input.iter().copied().chain(more).take(len).collect();
-        let dice = TestRng::from_seed(RngAlgorithm::PassThrough, &bytes);
-        Drawer(TestRunner::new_with_rng(Config::default(), dice))
-    }
-
-    pub fn draw<S: Strategy>(&mut self, strategy: S) -> S::Value {
-        strategy.new_tree(&mut self.0).expect("nothing is rejected").current()
-    }
+/// A step for every [`STEP`] bytes of an input: what changes in one of them changes one step.
+pub fn steps<S: Strategy>(strategy: S, input: &[u8]) -> impl Iterator<Item = S::Value> {
+    input.chunks(STEP).map(move |bytes| draw(&strategy, bytes))
 }
 
 /// A store that nobody else uses.
