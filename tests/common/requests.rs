@@ -525,7 +525,7 @@ impl Generator {
             0..3 if self.full => self.flush(),
             3 => Request::text("verbosity 0\r\n"),
             // No connection that could be closed, nothing long.
-            4..8 if self.kind == Kind::Datagrams => self.inspection(),
+            4..8 if self.kind == Kind::Datagrams => Request::text("mn\r\n"),
             4 => Request { closes: true, ..Request::text("quit\r\n") },
             5 => Request { closes: true, ..Request::text("GET / HTTP/1.1\r\n") },
             6 => Request::text(format!("get {}\r\n", "a_key_that_is_not_there ".repeat(200))),
