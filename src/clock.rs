@@ -33,6 +33,17 @@ impl Deadline {
     }
 }
 
+/// What `debugtime` does to the clock.
+#[cfg(feature = "debug-commands")]
+#[derive(Clone, Copy, Debug)]
+pub enum DebugTime {
+    /// It no longer follows the system's, and moves only when told to.
+    Pause,
+    Resume,
+    /// So many seconds later.
+    Advance(Seconds),
+}
+
 /// The server's clock. Reading it is one relaxed load; [`Clock::refresh`] moves it.
 pub struct Clock {
     now: AtomicU32,
@@ -45,6 +56,9 @@ pub struct Clock {
     born: AtomicU32,
     /// Milliseconds of `start` that had gone by in its unix second.
     start_millis: AtomicU64,
+    /// Milliseconds since the start at which it was paused, 0 while it runs.
+    #[cfg(feature = "debug-commands")]
+    paused_at: AtomicU64,
 }
 
 impl Clock {
@@ -61,6 +75,8 @@ impl Clock {
             start_unix: AtomicU64::new(unix.as_secs()),
             born: AtomicU32::new(Self::ORIGIN),
             start_millis: AtomicU64::new(u64::from(unix.subsec_millis())),
+            #[cfg(feature = "debug-commands")]
+            paused_at: AtomicU64::new(0),
         }
     }
 
@@ -73,6 +89,8 @@ impl Clock {
             start_unix: AtomicU64::new(unix),
             born: AtomicU32::new(Self::ORIGIN),
             start_millis: AtomicU64::new(0),
+            #[cfg(feature = "debug-commands")]
+            paused_at: AtomicU64::new(0),
         }
     }
 
@@ -84,13 +102,30 @@ impl Clock {
 
     /// Follows the system's time; workers call it once a wake-up.
     pub fn refresh(&self) -> Seconds {
-        let elapsed = self.start.map_or(0, |s| {
-            (s.elapsed().as_millis() as u64 + self.start_millis.load(Relaxed)) / 1000
-        });
+        let elapsed = self.elapsed_millis() / 1000;
         let now = Self::ORIGIN + elapsed as u32 + self.offset.load(Relaxed);
         // Several threads refresh; a late one must not turn the clock back.
         let shown = self.now.load(Relaxed);
         if shown < now { self.now.fetch_max(now, Relaxed).max(now) } else { shown }
+    }
+
+    /// Milliseconds since the beginning of the unix second in which the clock was started.
+    fn elapsed_millis(&self) -> u64 {
+        #[cfg(feature = "debug-commands")]
+        if let paused @ 1.. = self.paused_at.load(Relaxed) {
+            return paused;
+        }
+        self.start.map_or(0, |s| s.elapsed().as_millis() as u64 + self.start_millis.load(Relaxed))
+    }
+
+    /// `debugtime`
+    #[cfg(feature = "debug-commands")]
+    pub fn debug(&self, what: DebugTime) {
+        match what {
+            DebugTime::Pause => self.paused_at.store(self.elapsed_millis().max(1), Relaxed),
+            DebugTime::Resume => self.paused_at.store(0, Relaxed),
+            DebugTime::Advance(seconds) => self.advance(seconds),
+        }
     }
 
     /// Moves the clock forward by `seconds` (tests, `debugtime`).
@@ -141,6 +176,20 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "debug-commands")]
+    #[test]
+    fn a_paused_clock_moves_only_when_told_to() {
+        let c = Clock::system();
+        c.debug(DebugTime::Pause);
+        let paused = c.refresh();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        assert_eq!(c.refresh(), paused);
+        c.debug(DebugTime::Advance(5));
+        assert_eq!(c.refresh(), paused + 5);
+        c.debug(DebugTime::Resume);
+        assert!(c.refresh() > paused + 5);
+    }
 
     #[test]
     fn exptimes_follow_memcached() {

@@ -166,3 +166,22 @@ fn an_answer_that_is_sent_in_part_is_not_dropped_for_want_of_room() {
     slow.expect(&small.repeat(60));
     slow.exchange(b"mn\r\n", b"END\r\nMN\r\n");
 }
+
+/// A miss of `mg` with `T` was counted as a touch's, and items that a set, add, append or cas found
+/// expired were not counted; memcached does the one for `gat` alone, and the other for all.
+#[test]
+fn misses_and_expired_items_are_counted_as_memcached_counts_them() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.exchange(b"mg none T0 v\r\n", b"EN\r\n");
+    client.exchange(b"gat 0 none\r\n", b"END\r\n");
+    let figures = ["get_misses", "touch_misses", "cmd_touch"].map(|name| server.stat(name));
+    assert_eq!(figures, [Some(1), Some(1), Some(1)]);
+    for verb in ["add", "set", "append"] {
+        client.exchange(b"set dead 0 -1 1\r\nx\r\n", b"STORED\r\n");
+        client
+            .send(format!("{verb} dead 0 0 1 noreply\r\ny\r\ndelete dead noreply\r\n").as_bytes());
+    }
+    client.exchange(b"mn\r\n", b"MN\r\n");
+    assert_eq!(server.stat("get_expired"), Some(3));
+}

@@ -8,6 +8,9 @@
 //! (seconds) ask for more.
 #![cfg(loom)]
 
+#[path = "loom/mover.rs"]
+mod mover;
+
 use loom::thread::{JoinHandle, spawn};
 use rustcached::clock::{Clock, Exptime};
 use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};

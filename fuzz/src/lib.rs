@@ -2,6 +2,8 @@
 //! over socket pairs, and what must be true of all of them.
 
 use bumpalo::Bump;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rustcached::auth::Auth;
 use rustcached::clock::Clock;
 use rustcached::config::{ListenTraits, Protocol, Settings, Udp};
@@ -31,6 +33,24 @@ const SECRET: &[u8] = b"the treasure";
 /// Words after which two servers may answer differently: what they say depends on the time, the
 /// process, a seed of their own, or on what is sent in one piece.
 const OWN_WORDS: [&[u8]; 6] = [b"stat", b"crawl", b"dump", b"slabs", b"watch", b"\x80\x10"];
+
+/// Bytes of an input that one step is drawn from.
+const STEP: usize = 4;
+
+/// What a strategy of the model tests makes up with these bytes for a seed. They are too few for
+/// its dice: drawn from directly, they would end in zeros, of which some draws are never content.
+pub fn draw<S: Strategy>(strategy: &S, bytes: &[u8]) -> S::Value {
+    let mut seed = [0; 32];
+    seed.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let dice = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), dice);
+    strategy.new_tree(&mut runner).expect("nothing is rejected").current()
+}
+
+/// A step for every [`STEP`] bytes of an input: what changes in one of them changes one step.
+pub fn steps<S: Strategy>(strategy: S, input: &[u8]) -> impl Iterator<Item = S::Value> {
+    input.chunks(STEP).map(move |bytes| draw(&strategy, bytes))
+}
 
 /// A store that nobody else uses.
 fn store() -> Arc<Store> {

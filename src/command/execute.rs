@@ -193,8 +193,8 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
             replies.reply(if done { Reply::Ok } else { Reply::Say(Say::DebugMiss) });
         }
         #[cfg(feature = "debug-commands")]
-        Admin::DebugTime(seconds) => {
-            store.clock().advance(seconds);
+        Admin::DebugTime(what) => {
+            store.clock().debug(what);
             replies.reply(Reply::Ok);
         }
     }

@@ -15,6 +15,8 @@ pub use operate::{
     start_dump, start_watch,
 };
 
+#[cfg(feature = "debug-commands")]
+pub use crate::clock::DebugTime;
 use crate::clock::Exptime;
 #[cfg(feature = "debug-commands")]
 pub use crate::store::DebugItem;
@@ -84,9 +86,9 @@ pub enum Admin<'a> {
     MemLimit(u32),
     /// `shutdown`; `None` is a mode that there is not.
     Shutdown(Option<Shutdown>),
-    /// Moves the clock forward by so many seconds.
+    /// Moves or stops the clock.
     #[cfg(feature = "debug-commands")]
-    DebugTime(u32),
+    DebugTime(DebugTime),
     /// Locks an item's line or pins the item, so that a test can see what that holds up.
     #[cfg(feature = "debug-commands")]
     DebugItem {

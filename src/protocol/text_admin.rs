@@ -3,12 +3,12 @@
 use super::lex::{self, Args, BAD_FORMAT};
 use super::text::{command, say_error};
 use super::{Decoded, lex::Tokens};
-#[cfg(feature = "debug-commands")]
-use crate::command::DebugItem;
 use crate::command::{
     Admin, AutomoveCommand, Command, CrawlerCommand, DumpCommand, DumpForm, Error, LruCommand,
     Shutdown, StatsTopic, Streams, Targets,
 };
+#[cfg(feature = "debug-commands")]
+use crate::command::{DebugItem, DebugTime};
 #[cfg(feature = "debug-commands")]
 use crate::store::Key;
 
@@ -217,8 +217,13 @@ fn debug_item<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
 
 #[cfg(feature = "debug-commands")]
 fn debug_time<'a>(args: &Args<'a>, noreply: bool, used: usize) -> Decoded<'a> {
-    match args.first().and_then(|seconds| lex::u32(seconds)) {
-        Some(seconds) => admin(used, Admin::DebugTime(seconds), noreply),
+    let what = match args.first().copied() {
+        Some(b"p") => Some(DebugTime::Pause),
+        Some(b"r") => Some(DebugTime::Resume),
+        seconds => seconds.and_then(lex::u32).map(DebugTime::Advance),
+    };
+    match what {
+        Some(what) => admin(used, Admin::DebugTime(what), noreply),
         None => say_error(used, Error::Unknown, noreply),
     }
 }

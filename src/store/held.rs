@@ -69,11 +69,15 @@ impl<'a> Held<'a> {
             return Some(found);
         }
         log.got(name, if flushed { Got::Flushed } else { Got::Expired }, 0, 0);
-        let class = self.class_counters(chunk);
-        match purpose {
-            Purpose::Read if flushed => self.l.counters.thread.get_flushed.bump(),
-            Purpose::Read => self.l.counters.thread.get_expired.bump(),
-            Purpose::Write => class.reclaimed.bump(),
+        let (class, thread) = (self.class_counters(chunk), &self.l.counters.thread);
+        // As memcached does, whatever it was looked for.
+        if flushed {
+            thread.get_flushed.bump()
+        } else {
+            thread.get_expired.bump()
+        }
+        if purpose == Purpose::Write {
+            class.reclaimed.bump();
         }
         if !standing.fetched() {
             class.expired_unfetched.bump();

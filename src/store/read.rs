@@ -491,7 +491,8 @@ fn count_fetch_hit(
 }
 
 fn count_fetch_miss(l: &Local, fetch: &Fetch<'_>) {
-    if fetch.touch.is_some() {
+    // A miss of `mg` with `T` is a get's.
+    if fetch.touch.is_some() && !fetch.get.meta {
         l.counters.thread.touch_cmds.bump();
         l.counters.thread.touch_misses.bump();
     } else {

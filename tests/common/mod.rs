@@ -288,7 +288,14 @@ impl Client {
         self.pending.clear();
         self.taken = 0;
         let mut chunk = [0; 16 << 10];
-        match self.stream.read(&mut chunk) {
+        // A process that was stopped and goes on finds its read interrupted.
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(len) => self.pending.extend_from_slice(&chunk[..len]),
             Err(e) => self.timed_out |= e.kind() == ErrorKind::WouldBlock,
         }

@@ -409,9 +409,9 @@ fn meta_writes() {
 #[cfg(feature = "debug-commands")]
 #[test]
 fn a_debug_server_moves_its_clock() {
-    let moved = Command::Admin(Admin::DebugTime(480));
+    let moved = Command::Admin(Admin::DebugTime(crate::clock::DebugTime::Advance(480)));
     assert_eq!(command(b"debugtime 480\r\n"), format!("{moved:?}"));
-    for line in ["debugtime\r\n", "debugtime p\r\n", "debugtime -1\r\n"] {
+    for line in ["debugtime\r\n", "debugtime x\r\n", "debugtime -1\r\n"] {
         assert_eq!(answer(line.as_bytes()), ("ERROR\r\n".into(), 0), "{line:?}");
     }
 }
