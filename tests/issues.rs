@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{Client, Server};
+use common::{Client, Server, wait_until};
 use rustcached::clock::Clock;
 use rustcached::config::Settings;
 use rustcached::store::{Arith, Fetch, Get, Key, Local, Set, Store};
 use socket2::{Domain, Socket, Type};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, sleep};
@@ -184,4 +185,34 @@ fn misses_and_expired_items_are_counted_as_memcached_counts_them() {
     }
     client.exchange(b"mn\r\n", b"MN\r\n");
     assert_eq!(server.stat("get_expired"), Some(3));
+}
+
+/// A binary value has nothing behind it: where its last bytes and the end of its connection came
+/// together, it was not stored.
+#[test]
+fn a_binary_value_is_stored_though_its_client_leaves_at_once() {
+    const VALUE: usize = 600_000;
+    const LATE: usize = 20_000;
+    let server = Server::start(&["-t", "1"]);
+    for round in 0..10 {
+        let name = format!("key{round}");
+        let body = (8 + name.len() + VALUE) as u32;
+        // A set: magic, opcode, length of the key, of the extras; of the whole; opaque and unique.
+        let mut request = vec![0x80, 1, 0, name.len() as u8, 8, 0, 0, 0];
+        request.extend(body.to_be_bytes());
+        request.extend([0; 12 + 8]);
+        request.extend(name.bytes());
+        request.resize(request.len() + VALUE, b'v');
+        let (early, late) = request.split_at(request.len() - LATE);
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("it listens");
+        let read = server.stat("bytes_read").expect("a figure") + early.len() as u64;
+        (&stream).write_all(early).expect("it reads");
+        wait_until("it to be read", || server.stat("bytes_read") >= Some(read));
+        (&stream).write_all(late).expect("it reads");
+        stream.shutdown(Shutdown::Write).expect("it is open");
+        let mut answer = Vec::new();
+        (&stream).read_to_end(&mut answer).expect("it answers, and closes");
+        assert_eq!(answer.get(..8), Some(&[0x81, 1, 0, 0, 0, 0, 0, 0][..]), "round {round}");
+        assert!(server.ask(&format!("get {name}")).starts_with("VALUE "), "round {round}");
+    }
 }

@@ -131,8 +131,9 @@ impl Connection {
         if self.wants_socket() {
             self.fill(&w.desk)?;
         }
-        // What follows a value that was read straight into its chunks comes with it.
-        if !self.readable || self.wants_socket() {
+        // What follows a value that was read straight into its chunks comes with it; one that is
+        // whole is stored first, for what follows may be the end.
+        if !self.readable || self.wants_socket() || self.value().is_some_and(Value::is_whole) {
             return Ok(Taken::Nothing);
         }
         let held = self.held();

@@ -137,16 +137,12 @@ impl<'a> Item<'a> {
         self.words[1].fetch_or(bits, AcqRel);
     }
 
-    /// Gives a chunk that the caller owns another shape; its places in a queue stay. A chunk
-    /// that is not queued has nobody else to change its shape, so a store will do.
+    /// Gives a chunk that the caller owns another shape; its places in a queue stay, which whoever
+    /// has the lock of its class may change at any time.
     #[inline]
     pub fn reshape(self, shape: Shape) {
-        if self.shape().has(Shape::PLACES) {
-            self.clear_bits(!Shape::PLACES);
-            self.set_bits(shape.0);
-        } else {
-            self.words[1].store(shape.0, Relaxed);
-        }
+        let with_places = |was: u32| Some(was & Shape::PLACES | shape.0);
+        let _ = self.words[1].fetch_update(AcqRel, Relaxed, with_places);
     }
 
     #[inline]

@@ -189,6 +189,7 @@ impl Shift {
     /// Gives each of these connections, none of which is named twice, a turn, as many at a time in
     /// step as there is room for; returns the list, empty.
     fn serve(&mut self, mut calls: Vec<usize>) -> Vec<usize> {
+        debug_assert!(calls.iter().all(|index| calls.iter().filter(|i| *i == index).count() == 1));
         let alone = calls.len() == 1;
         let mut left = &calls[..];
         while !left.is_empty() {
@@ -283,11 +284,13 @@ impl Shift {
         }
     }
 
-    /// Gives a turn to the connections for which there may be lines.
+    /// Gives a turn to the connections for which there may be lines. Those that have work left get
+    /// theirs in the next round, which is at once.
     fn send_lines(&mut self) {
         if self.mailbox.take_lines() {
-            let watchers = self.watchers.clone();
-            self.serve(watchers);
+            let waiting = self.watchers.iter().filter(|index| !self.slots[**index].queued);
+            let calls = waiting.copied().collect();
+            self.serve(calls);
         }
     }
 

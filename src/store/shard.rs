@@ -341,6 +341,7 @@ impl Shard {
     }
 
     fn make_room(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        self.give_back_kept(l);
         if self.slabs.earliest(class).is_some_and(|e| e <= horizon.now)
             && self.reclaim_expired(l, class, horizon)
             && let Some(chunk) = self.take_free(class, false)

@@ -65,6 +65,16 @@ impl Shard {
         spare.kept.set(Some(Kept { shard, class: self.slabs.class_of(chunk), chunk }));
     }
 
+    /// Frees what was kept, so that its page may be given to another class.
+    pub fn give_back_kept(&self, l: &Local) {
+        if let Some(kept) = l.spare.kept.get()
+            && kept.shard == from_ref(self).addr()
+        {
+            l.spare.kept.set(None);
+            self.put(kept.chunk);
+        }
+    }
+
     /// What was kept, if it is of this class.
     #[inline]
     pub fn take_kept(&self, l: &Local, class: ClassId) -> Option<ChunkRef> {
