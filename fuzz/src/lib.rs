@@ -197,10 +197,12 @@ fn serve(
     client: &mut UnixStream,
     answers: &mut Vec<u8>,
 ) -> bool {
-    let mut ready = ready;
+    connection.notice(ready);
     for _ in 0..TURNS_MAX {
-        let next = connection.drive(w, ready, true);
-        ready = Ready::default();
+        w.begin_turns();
+        connection.take_in(w, 0);
+        connection.work(w, 0, true);
+        let next = connection.give_out(w, 0);
         receive(client, answers);
         match next {
             Next::Close => return false,

@@ -141,8 +141,13 @@ impl<'a> Item<'a> {
     /// has the lock of its class may change at any time.
     #[inline]
     pub fn reshape(self, shape: Shape) {
-        let with_places = |was: u32| Some(was & Shape::PLACES | shape.0);
-        let _ = self.words[1].fetch_update(AcqRel, Relaxed, with_places);
+        let word = &self.words[1];
+        let exchange =
+            |was: u32| word.compare_exchange(was, was & Shape::PLACES | shape.0, AcqRel, Relaxed);
+        let mut was = self.shape().0;
+        while let Err(now) = exchange(was) {
+            was = now;
+        }
     }
 
     #[inline]
