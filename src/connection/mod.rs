@@ -61,6 +61,7 @@ pub struct Workspace {
     /// What was read in the turns that are taken in step; so much of it.
     input: Box<[u8]>,
     taken: usize,
+    several: bool,
     turns: Box<[Turn]>,
     desk: Desk,
 }
@@ -172,6 +173,7 @@ impl Workspace {
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
             taken: 0,
+            several: false,
             turns: (0..TURNS_MAX).map(|_| Turn::default()).collect(),
             desk: Desk {
                 store,

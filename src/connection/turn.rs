@@ -5,8 +5,9 @@
 
 use super::value::Value;
 use super::{Connection, Desk, Next, Outbox, READ_MIN, Ready, State, Workspace, write};
-use crate::protocol::GET_LINE_MAX;
 use crate::protocol::outbox::Progress;
+use crate::protocol::{GET_LINE_MAX, guess};
+use crate::store::KeyHash;
 use crate::tls;
 use crate::watch::CloseReason;
 use log::debug;
@@ -26,6 +27,8 @@ pub(super) const OUTBOX_KEPT: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Turn {
     taken: Taken,
+    /// What its first request needs, if other turns go before it.
+    ahead: Option<KeyHash>,
     outbox: Outbox,
 }
 
@@ -44,9 +47,31 @@ enum Taken {
 }
 
 impl Workspace {
-    /// Before the first turn of some that are taken in step.
-    pub fn begin_turns(&mut self) {
-        self.taken = 0;
+    /// Before the first of some turns that are taken in step; `several`: there is more than one.
+    pub fn begin_turns(&mut self, several: bool) {
+        (self.taken, self.several) = (0, several);
+    }
+
+    /// Between the first part of all these turns and the second of any. A batch has what it needs
+    /// on its way from memory before it is run; a single request has only the time of others.
+    pub fn fetch_ahead(&self, turns: usize) {
+        for hash in self.turns[..turns].iter().filter_map(|turn| turn.ahead) {
+            self.desk.store.prefetch_item(hash, false);
+        }
+    }
+
+    /// Starts loading the index line for the first request of a turn.
+    fn look_ahead(&mut self, turn: usize) {
+        let turn = &mut self.turns[turn];
+        turn.ahead = None;
+        if self.several
+            && let Taken::Shared(range) = &turn.taken
+            && let Some(key) = guess::key(&self.input[range.clone()])
+        {
+            let hash = self.desk.store.hash(key);
+            self.desk.store.prefetch_line(hash);
+            turn.ahead = Some(hash);
+        }
     }
 
     /// True where a connection can be read beside those that were since [`Workspace::begin_turns`].
@@ -71,6 +96,7 @@ impl Connection {
             self.fail(&e, &mut w.desk);
             Taken::Nothing
         });
+        w.look_ahead(turn);
     }
 
     /// The second: runs what came. `alone` says that no other connection of this worker waits, so
@@ -91,7 +117,7 @@ impl Connection {
     /// The third: sends the answers.
     pub fn give_out(&mut self, w: &mut Workspace, turn: usize) -> Next {
         let Workspace { desk, turns, .. } = w;
-        let Turn { taken, outbox } = &mut turns[turn];
+        let Turn { taken, outbox, .. } = &mut turns[turn];
         let next = self.give(taken, outbox, desk).unwrap_or_else(|e| {
             outbox.clear();
             self.fail(&e, desk);

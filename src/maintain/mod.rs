@@ -5,8 +5,8 @@ mod pacing;
 
 use crate::store::{Local, Pace, Store};
 use log::error;
+use nix::time::{ClockId, clock_gettime};
 use pacing::Watch;
-use rustix::time::{ClockId, clock_gettime};
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -52,8 +52,7 @@ impl Maintenance {
 
 /// What this thread has used.
 fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Lets the store work until nothing is left or `quantum` is over; says how long it took.

@@ -3,6 +3,7 @@
 mod binary;
 mod binary_encode;
 pub mod dump;
+pub mod guess;
 mod lex;
 pub mod login;
 mod meta;

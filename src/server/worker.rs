@@ -194,6 +194,7 @@ impl Shift {
         let mut left = &calls[..];
         while !left.is_empty() {
             let (turns, later) = left.split_at(self.take_in(left));
+            self.workspace.fetch_ahead(turns.len());
             for (turn, &index) in turns.iter().enumerate() {
                 if let Some(connection) = &mut self.slots[index].connection {
                     connection.work(&mut self.workspace, turn, alone);
@@ -210,7 +211,7 @@ impl Shift {
 
     /// Reads the first of these connections; returns how many.
     fn take_in(&mut self, calls: &[usize]) -> usize {
-        self.workspace.begin_turns();
+        self.workspace.begin_turns(calls.len() > 1);
         for (turn, &index) in calls.iter().enumerate() {
             let Some(connection) = &mut self.slots[index].connection else { continue };
             if turn >= TURNS_MAX || turn > 0 && !self.workspace.has_room_for(connection) {
