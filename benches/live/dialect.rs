@@ -26,6 +26,9 @@ pub enum Asked {
     Set,
 }
 
+/// What a set may be answered by a full cache.
+const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+
 /// One protocol with values of one length.
 pub struct Dialect {
     /// A get is the first, then the second and a key for each key, then the third.
@@ -297,10 +300,13 @@ impl Reader {
     /// 0 where it is not there yet.
     fn read_head(&mut self, dialect: &Dialect, asked: Asked, left: &[u8]) -> Result<(usize, bool)> {
         if asked == Asked::Set {
-            return match dialect.stored.fit(left) {
-                Fit::Whole(len) => Ok((len, true)),
-                Fit::Part => Ok((0, false)),
-                Fit::Not => Err(wrong(left)),
+            return match (dialect.stored.fit(left), left.strip_prefix(NO_ROOM)) {
+                (Fit::Whole(len), _) => Ok((len, true)),
+                // memcached, where the oldest items of a full class are in others' hands.
+                (_, Some(_)) => Ok((NO_ROOM.len(), true)),
+                (Fit::Part, _) => Ok((0, false)),
+                (Fit::Not, _) if NO_ROOM.starts_with(left) => Ok((0, false)),
+                (Fit::Not, _) => Err(wrong(left)),
             };
         }
         match (dialect.hit.fit(left), dialect.miss.fit(left)) {

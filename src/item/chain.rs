@@ -104,6 +104,14 @@ pub fn fill_from<P>(
 
 /// Writes `bytes` to the reserved item at `chunk`, from the cursor on.
 pub fn fill<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, mut bytes: &[u8]) {
+    let item = Item::new(&slabs.words()[chunk.word()..]);
+    let shape = item.shape();
+    if !shape.chained() {
+        let (offset, len) = (Item::value_offset(shape), item.value_len(shape) as usize);
+        Segment { words: item.words, offset, len }.store(at.at, bytes);
+        at.at += bytes.len();
+        return;
+    }
     let (chain, mut before) = Chain::resume(slabs, chunk, at);
     at.at += bytes.len();
     for segment in chain {

@@ -133,6 +133,24 @@ fn digits(token: &[u8], max: usize) -> Option<u64> {
     Some(sum)
 }
 
+/// Numbers of up to nine digits with one blank between each two, and nothing else: how nearly all
+/// storage lines end. `None` for any other text, which may be right all the same.
+#[inline]
+pub(super) fn plain_numbers<const N: usize>(text: &[u8]) -> Option<[u32; N]> {
+    const DIGITS_MAX: usize = 9;
+    let (mut numbers, mut at, mut digits) = ([0; N], 0, 0);
+    for &byte in text {
+        if byte == b' ' && digits > 0 {
+            (at, digits) = (at + 1, 0);
+            continue;
+        }
+        let number = numbers.get_mut(at).filter(|_| digits < DIGITS_MAX)?;
+        *number = *number * 10 + digit(byte)? as u32;
+        digits += 1;
+    }
+    (at + 1 == N && digits > 0).then_some(numbers)
+}
+
 #[inline]
 fn digit(byte: u8) -> Option<u64> {
     let digit = byte.wrapping_sub(b'0');

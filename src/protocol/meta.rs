@@ -106,18 +106,18 @@ impl<'a> Flags<'a> {
 
     /// Reads all flags. `before` counts the tokens before them.
     #[inline]
-    fn parse(
+    fn read(
+        &mut self,
         key: &[u8],
         text: &[u8],
         before: usize,
         arena: &'a Bump,
-    ) -> Result<Flags<'a>, Refusal> {
-        let mut flags = Flags::default();
+    ) -> Result<(), Refusal> {
         let mut error = None;
         let mut count = before;
         for token in Tokens::new(text) {
             count += 1;
-            match flags.take(token, key, arena) {
+            match self.take(token, key, arena) {
                 _ if count > OPTIONS_MAX => return Err(refusal(text, before, BAD_LINE)),
                 Ok(()) => {}
                 Err(Wrong::Flag(words)) => return Err(refusal(text, before, words)),
@@ -125,7 +125,7 @@ impl<'a> Flags<'a> {
                 Err(Wrong::ClientFlags) => error = error.or(Some(BAD_LINE)),
             }
         }
-        error.map_or(Ok(flags), |words| Err(Refusal::Flags(words)))
+        error.map_or(Ok(()), |words| Err(Refusal::Flags(words)))
     }
 
     #[inline]
@@ -212,20 +212,21 @@ impl Refusal {
     }
 }
 
-/// A line's key, flags, and how to word the answer.
+/// A line's key, and how to word the answer.
 struct Request<'a> {
     key: Key<'a>,
-    flags: Flags<'a>,
     echo: Echo<'a>,
 }
 
 impl<'a> Request<'a> {
-    /// `key` is the key's token, `text` what follows the tokens before the flags.
-    #[inline]
+    /// `key` is the key's token, `text` what follows the tokens before the flags, which are large
+    /// and so are filled in where they lie.
+    #[inline(always)]
     fn parse(
         verb: Verb,
         key: &'a [u8],
         text: &'a [u8],
+        flags: &mut Flags<'a>,
         arena: &'a Bump,
     ) -> Result<Request<'a>, Refusal> {
         let before = if verb == Verb::Set { 3 } else { 2 };
@@ -236,7 +237,7 @@ impl<'a> Request<'a> {
                 _ => Refusal::Flags(BAD_LINE),
             });
         };
-        let flags = Flags::parse(key, text, before, arena)?;
+        flags.read(key, text, before, arena)?;
         if flags.opaque_too_long {
             return Err(Refusal::Opaque);
         }
@@ -248,15 +249,20 @@ impl<'a> Request<'a> {
             binary_key: flags.binary_key.is_some(),
             len: 0,
         };
-        Ok(Request { key: flags.binary_key.unwrap_or(plain), flags, echo })
+        Ok(Request { key: flags.binary_key.unwrap_or(plain), echo })
     }
 
     /// For the commands whose flags follow the key at once.
-    #[inline]
-    fn keyed(verb: Verb, args: &'a [u8], arena: &'a Bump) -> Result<Request<'a>, Refusal> {
+    #[inline(always)]
+    fn keyed(
+        verb: Verb,
+        args: &'a [u8],
+        flags: &mut Flags<'a>,
+        arena: &'a Bump,
+    ) -> Result<Request<'a>, Refusal> {
         let mut tokens = Tokens::new(args);
         let key = tokens.next().ok_or(Refusal::Line)?;
-        Request::parse(verb, key, tokens.rest(), arena)
+        Request::parse(verb, key, tokens.rest(), flags, arena)
     }
 }
 
@@ -289,7 +295,8 @@ pub(super) fn decode<'a>(
 /// `<key> <flag>*`
 #[inline]
 pub(super) fn get<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
-    let Request { key, flags, echo } = match Request::keyed(Verb::Get, args, arena) {
+    let mut flags = Flags::default();
+    let Request { key, echo } = match Request::keyed(Verb::Get, args, &mut flags, arena) {
         Ok(request) => request,
         Err(refusal) => return say_error(used, refusal.error()),
     };
@@ -320,8 +327,9 @@ pub(super) fn set<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
     let (Some(key), Some(len)) = (key, tokens.next().and_then(lex::value_len)) else {
         return say_error(used, BAD_FORMAT);
     };
-    let request = Request::parse(Verb::Set, key, tokens.rest(), arena);
-    let error = match request.and_then(|request| request.into_set(len)) {
+    let mut flags = Flags::default();
+    let request = Request::parse(Verb::Set, key, tokens.rest(), &mut flags, arena);
+    let error = match request.and_then(|request| request.into_set(&flags, len)) {
         Ok((set, echo)) => return done(used, Command::Set(arena.alloc(set)), echo),
         Err(Refusal::Line) => return say_error(used, BAD_FORMAT),
         Err(refusal) => refusal.error(),
@@ -331,9 +339,9 @@ pub(super) fn set<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'
 }
 
 impl<'a> Request<'a> {
-    #[inline]
-    fn into_set(self, len: u32) -> Result<(Set<'a>, Echo<'a>), Refusal> {
-        let Request { key, flags, echo } = self;
+    #[inline(always)]
+    fn into_set(self, flags: &Flags<'a>, len: u32) -> Result<(Set<'a>, Echo<'a>), Refusal> {
+        let Request { key, echo } = self;
         let base = match flags.mode {
             None | Some(b'S') => SetMode::Set,
             Some(b'E') => SetMode::Add,
@@ -368,7 +376,8 @@ impl<'a> Request<'a> {
 
 /// `<key> <flag>*`
 fn delete<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
-    let Request { key, flags, echo } = match Request::keyed(Verb::Delete, args, arena) {
+    let mut flags = Flags::default();
+    let Request { key, echo } = match Request::keyed(Verb::Delete, args, &mut flags, arena) {
         Ok(request) => request,
         Err(refusal) => return say_error(used, refusal.error()),
     };
@@ -387,7 +396,8 @@ fn delete<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
 
 /// `<key> <flag>*`. All that is wrong with its flags is told in the same words.
 fn arith<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
-    let Request { key, flags, echo } = match Request::keyed(Verb::Arith, args, arena) {
+    let mut flags = Flags::default();
+    let Request { key, echo } = match Request::keyed(Verb::Arith, args, &mut flags, arena) {
         Ok(request) => request,
         Err(Refusal::Flags(_)) => {
             return say_error(used, Error::Client("invalid or duplicate flag"));

@@ -17,7 +17,7 @@ pub mod udp_frame;
 #[cfg(test)]
 mod tests;
 
-use crate::command::{Command, Error, Replies, Reply, SetMode};
+use crate::command::{Command, Error, Replies, Reply};
 use crate::config::Protocol;
 use crate::store::{Hit, Key};
 use bumpalo::Bump;
@@ -189,7 +189,7 @@ impl Decoder {
             [b'g', b'e', b't', b' ', args @ ..] => {
                 text::get(text::Form::GET, args, (used, end), &mut self.mode, arena)
             }
-            [b's', b'e', b't', b' ', args @ ..] => text::storage(SetMode::Set, args, used, arena),
+            [b's', b'e', b't', b' ', args @ ..] => text::set(args, used, arena),
             [b'm', b'g', b' ', args @ ..] => meta::get(args, used, arena),
             [b'm', b's', b' ', args @ ..] => meta::set(args, used, arena),
             [b'g', b'e', b't', b's', b' ', args @ ..] => {

@@ -146,9 +146,22 @@ pub(super) fn decode<'a>(line: &'a [u8], used: usize, arena: &'a Bump) -> Decode
     }
 }
 
+/// A line of [`storage`] as nearly all are written.
+#[inline(always)]
+pub(super) fn set<'a>(args: &'a [u8], used: usize, arena: &'a Bump) -> Decoded<'a> {
+    let (key, rest) = args.split_at(lex::find_blank(args).unwrap_or(args.len()));
+    if let (Some(key), [b' ', numbers @ ..]) = (Key::new(key), rest)
+        && let Some([client_flags, exptime, len]) = lex::plain_numbers(numbers)
+    {
+        let exptime = Exptime(exptime.into());
+        let set = Set { client_flags, exptime, drop_old_on_refusal: true, ..Set::of(key, len) };
+        return command(used, Command::Set(arena.alloc(set)), false);
+    }
+    storage(SetMode::Set, args, used, arena)
+}
+
 /// `<key> <flags> <exptime> <bytes> [<unique>] [noreply]`. A line without a usable length has no
 /// value behind it that could be dropped; any other refusal drops the value.
-#[inline]
 pub(super) fn storage<'a>(
     mode: SetMode,
     args: &'a [u8],
@@ -241,10 +254,12 @@ fn keyed<'a>(args: &Args<'a>) -> Result<(Key<'a>, bool), bool> {
     Key::new(args[0]).map(|key| (key, noreply)).ok_or(noreply)
 }
 
+#[inline]
 fn echo<'a>(noreply: bool) -> super::Echo<'a> {
     super::Echo::Text(Echo { noreply, cas: false, end: false })
 }
 
+#[inline]
 pub(super) fn command<'a>(used: usize, command: Command<'a>, noreply: bool) -> Decoded<'a> {
     Decoded::Command { used, command, echo: echo(noreply) }
 }

@@ -10,7 +10,7 @@ mod stored;
 use super::outbox::Outbox;
 use super::*;
 use crate::clock::Exptime;
-use crate::command::{Arith, Delete, Fetch, Get, Say, Set};
+use crate::command::{Arith, Delete, Fetch, Get, Say, Set, SetMode};
 
 pub(super) const BAD: &str = "CLIENT_ERROR bad command line format\r\n";
 pub(super) const VERSION_LINE: &[u8] = b"version\r\n";

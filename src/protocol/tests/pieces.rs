@@ -188,6 +188,21 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    /// A set line that is read the short way means what it would the long way.
+    #[test]
+    fn a_plain_set_line_is_like_any_other(args in " {0,2}k{0,2} {0,2}[0-9 x+-]{0,24}( noreply)?") {
+        let arena = Bump::new();
+        let short = text::set(args.as_bytes(), 99, &arena);
+        let long = text::storage(SetMode::Set, args.as_bytes(), 99, &arena);
+        prop_assert_eq!(format!("{short:?}"), format!("{long:?}"));
+    }
+
+    #[test]
+    fn plain_numbers_are_read_the_short_way(numbers in any::<[u16; 3]>(), zeros in 0..4usize) {
+        let text = numbers.map(|n| format!("{}{n}", "0".repeat(zeros))).join(" ");
+        prop_assert_eq!(lex::plain_numbers(text.as_bytes()), Some(numbers.map(u32::from)));
+    }
+
     #[test]
     fn any_bytes_are_used_up_or_ask_for_more(bytes in wire()) {
         let (arena, mut decoder, mut at) = (Bump::new(), Decoder::new(Protocol::Ascii), 0);
