@@ -20,7 +20,7 @@ mod side;
 mod zipf;
 
 use clap::{Parser, ValueEnum};
-use common::{Server, server_path};
+use common::{Client, Server, server_path};
 use harness::Harness;
 use live::{Clients, Draws, Load, Protocol, fill, measure, percentiles};
 use process::{median, pin};
@@ -90,12 +90,20 @@ const SHARES: [f64; 4] = [0.5, 0.99, 0.999, 0.9999];
 /// Which of them is compared.
 const P999: usize = 2;
 
+/// Of `stats automover`: the longest tick and how many were too long, the longest wait for a lock
+/// that was too long and how many there were.
+const COUNTED: [&str; 4] =
+    ["upkeep_longest_us", "upkeep_over_500us", "lock_wait_longest_us", "lock_waits_over_500us"];
+
 /// What one phase of one round came to.
 struct Measured {
     ops: f64,
     waits: [f64; SHARES.len()],
     /// What the second client had done in a second, and refused.
     beside: [f64; 2],
+    /// What the server counted meanwhile, as [`COUNTED`]; not a number where it counts no such
+    /// thing.
+    counted: [f64; COUNTED.len()],
 }
 
 fn main() -> ExitCode {
@@ -111,7 +119,7 @@ fn main() -> ExitCode {
         pin(std::process::id(), 1);
     }
     println!(
-        "{:<6} {:<7} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}",
+        "{:<6} {:<7} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7}",
         "case",
         "phase",
         "ops/s",
@@ -121,7 +129,11 @@ fn main() -> ExitCode {
         "p99.99",
         "beside/s",
         "refused/s",
-        "of quiet"
+        "of quiet",
+        "tick us",
+        ">500",
+        "lock us",
+        ">500"
     );
     let mut holds = true;
     for &case in &args.cases {
@@ -149,7 +161,12 @@ fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
         print!(" {:>9.0}", of(&|m| m.ops));
         (0..SHARES.len()).for_each(|share| print!(" {:>7.0}", of(&|m| m.waits[share])));
         let [done, refused] = [0, 1].map(|which| of(&|m| m.beside[which]));
-        println!(" {done:>9.0} {refused:>9.0} {:>9.2}", of_quiet(at));
+        print!(" {done:>9.0} {refused:>9.0} {:>9.2}", of_quiet(at));
+        for which in 0..COUNTED.len() {
+            let most = rounds.iter().map(|round| round[at].counted[which]).fold(f64::NAN, f64::max);
+            print!(" {most:>7.0}");
+        }
+        println!();
     }
     of_quiet(2)
 }
@@ -209,6 +226,9 @@ impl Round<'_> {
         let until_done = matches!((self.case, phase), (Case::Grow, Phase::Loaded));
         let length = Duration::from_secs_f64(self.args.seconds);
         let length = if until_done { NO_END } else { length };
+        let mut teller = self.server.connect();
+        teller.send(b"stats reset\r\n");
+        assert_eq!(teller.line(), "RESET");
         let beside = || side.as_mut().map_or(Ok(true), Side::turn);
         let mut figures = measure(&mut clients, pid, length, beside)?;
         let took = figures.took.as_secs_f64();
@@ -217,6 +237,7 @@ impl Round<'_> {
             ops: figures.ops(),
             waits: percentiles(&mut figures.tally.waits, SHARES),
             beside: beside.map(|count| count as f64 / took),
+            counted: counted(&mut teller),
         })
     }
 
@@ -252,20 +273,33 @@ impl Round<'_> {
     }
 }
 
+/// What the server says of a topic, as names and values.
+fn stats(client: &mut Client, topic: &str) -> Vec<(String, String)> {
+    client.send(format!("stats {topic}\r\n").as_bytes());
+    let lines = std::iter::from_fn(|| Some(client.line()).filter(|line| line != "END"));
+    let pairs = lines.map(|line| {
+        let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    // A server that does not know the topic says so in a line of its own.
+    pairs.map_while(|pair| pair).collect()
+}
+
+fn counted(client: &mut Client) -> [f64; COUNTED.len()] {
+    let stats = stats(client, "automover");
+    COUNTED.map(|name| {
+        let stat = stats.iter().find(|(known, _)| known == name);
+        stat.map_or(f64::NAN, |(_, value)| value.parse().expect("a number"))
+    })
+}
+
 /// The two slab classes with the most items.
 fn largest_classes(server: &Server) -> [u32; 2] {
-    let mut client = server.connect();
-    client.send(b"stats items\r\n");
     let mut classes = Vec::new();
-    loop {
-        let line = client.line();
-        if line == "END" {
-            break;
-        }
-        let figure = line.strip_prefix("STAT items:").and_then(|rest| rest.split_once(':'));
-        let number = figure.and_then(|(class, rest)| Some((rest.strip_prefix("number ")?, class)));
-        if let Some((number, class)) = number {
-            let number: u64 = number.parse().expect("a number of items");
+    for (name, value) in stats(&mut server.connect(), "items") {
+        let mut parts = name.split(':');
+        if let (Some(class), Some("number")) = (parts.nth(1), parts.next()) {
+            let number: u64 = value.parse().expect("a number of items");
             classes.push((number, class.parse().expect("a class")));
         }
     }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 pub const VALUE: usize = 32;
 /// Numbers of its keys start here, beyond all that are measured.
 const FIRST_KEY: u64 = 1_000_000_000;
-/// Sets in one write.
-const BATCH: u64 = 50;
+/// Sets in one write, of which there is one a turn of the load's fifty connections at the most.
+const BATCH: u64 = 128;
 /// Lines that answer what it asks; what a server refuses for now is asked again later.
 const DONE: [&[u8]; 3] = [b"STORED\r", b"OK\r", b"MN\r"];
 const REFUSED: [&[u8]; 2] = [b"BUSY ", b"NOSPARE "];

@@ -18,6 +18,7 @@
 //!
 //! Lock order: class, then pool. No lock is held when a method returns, but for a [`ClassGuard`].
 
+mod ahead;
 mod class;
 mod geometry;
 mod page;
@@ -26,6 +27,7 @@ mod restore;
 mod slabs;
 pub mod sync;
 mod validate;
+mod waits;
 mod words;
 
 pub use class::ClassGuard;
@@ -33,6 +35,7 @@ pub use geometry::{ClassId, Geometry, GeometryError};
 pub use page::{PageNo, earliest_of};
 pub use restore::Restored;
 pub use slabs::{Options, Place, Slabs};
+pub use waits::Waits;
 pub use words::Words;
 
 use std::num::NonZeroU32;

@@ -151,6 +151,15 @@ impl Pool {
         room.min(u64::from(s.ceiling - s.in_use))
     }
 
+    /// The first page that was never taken, and how many from there on the limit has room for once
+    /// those that were given back are in use again.
+    pub(crate) fn untouched(&self) -> (u32, u32) {
+        let s = self.state.lock();
+        let room = s.limit.saturating_sub(s.used(self.page_cost)) / self.page_cost;
+        let fresh = room.saturating_sub(s.free.len() as u64).min(u64::from(s.ceiling - s.next));
+        (s.next, fresh as u32)
+    }
+
     /// Pages in use, pages that were given back, bytes used, limit in bytes.
     pub(crate) fn figures(&self) -> (u32, usize, u64, u64) {
         let s = self.state.lock();

@@ -1,12 +1,13 @@
 //! The engine's face: one arena, its classes, and the way from one to the other.
 
+use crate::ahead::Ahead;
 use crate::class::{Class, ClassGuard, State};
 use crate::geometry::{ClassId, Geometry};
 use crate::page::{PageNo, RECORD_WORDS, Record, earliest_of, note_class_deadline, note_deadline};
 use crate::pool::Pool;
-use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Relaxed, SeqCst};
-use crate::{ChunkRef, Words};
+use crate::sync::{self, AtomicU32};
+use crate::{ChunkRef, Waits, Words};
 use crossbeam::utils::CachePadded;
 use std::fs::File;
 use std::io;
@@ -47,6 +48,8 @@ pub struct Slabs<P> {
     /// log2 of words in a page.
     page_shift: u32,
     pub(crate) first_page_beyond_limit: bool,
+    pub(crate) ahead: Ahead,
+    waits: Waits,
     /// Pages that could not be taken because the file system of the arena's file has no room.
     pub(crate) refused: atomic::AtomicU64,
 }
@@ -89,6 +92,7 @@ impl<P: Default> Slabs<P> {
         let page_shift = page_words.trailing_zeros();
         let first_page_beyond_limit = options.first_page_beyond_limit;
         let refused = atomic::AtomicU64::new(0);
+        let ahead = Ahead::new(options.huge_pages, geometry.page_size());
         Ok(Slabs {
             geometry,
             arena,
@@ -97,6 +101,8 @@ impl<P: Default> Slabs<P> {
             classes,
             page_shift,
             first_page_beyond_limit,
+            ahead,
+            waits: Waits::default(),
             refused,
         })
     }
@@ -115,7 +121,7 @@ impl<P> Slabs<P> {
 
     #[inline]
     pub fn lock(&self, class: ClassId) -> ClassGuard<'_, P> {
-        ClassGuard::new(self, class, self.class(class).state.lock())
+        ClassGuard::new(self, class, sync::lock(&self.class(class).state, &self.waits))
     }
 
     pub(crate) fn class(&self, class: ClassId) -> &Class<P> {
@@ -285,6 +291,11 @@ impl<P> Slabs<P> {
     /// Pages that could not be had because there was no room for them in the arena's file.
     pub fn pages_refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// Long waits for the lock of a class.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {

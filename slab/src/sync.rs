@@ -1,6 +1,11 @@
 //! The one switch between the real primitives and loom's: everything that a model checks imports
 //! its atomics and locks from here.
 
+use crate::waits::Waits;
+
+#[cfg(not(loom))]
+use {crate::waits::LONG, std::time::Instant};
+
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -16,6 +21,23 @@ pub use self::model::{AtomicU32, AtomicU64, Mutex, MutexGuard};
 /// True under the model checker: structures are then made as small as they can be, and nothing is
 /// left to chance, so that every order of events can be tried.
 pub const MODELLED: bool = cfg!(loom);
+
+/// Locks; a wait that is long is counted.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn lock<'a, T>(mutex: &'a Mutex<T>, waits: &Waits) -> MutexGuard<'a, T> {
+    mutex.try_lock_for(LONG).unwrap_or_else(|| {
+        let since = Instant::now();
+        let guard = mutex.lock();
+        waits.note(LONG + since.elapsed());
+        guard
+    })
+}
+
+#[cfg(loom)]
+pub(crate) fn lock<'a, T>(mutex: &'a Mutex<T>, _: &Waits) -> MutexGuard<'a, T> {
+    mutex.lock()
+}
 
 /// Waits a little for another thread to leave a short critical section: busily at first, then by
 /// giving the processor up, for the other may have lost its own.

@@ -66,6 +66,17 @@ impl Words {
         }
     }
 
+    /// Has the system bring the memory of `range` now, which changes nothing that is there. Fails
+    /// where it cannot: before Linux 5.14, and in a file, whose room is for [`Words::commit`].
+    pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
+        if self.file.is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let page = rustix::param::page_size();
+        let (from, to) = (range.start * 4 / page * page, (range.end * 4).min(self.map.len()));
+        self.map.advise_range(memmap2::Advice::PopulateWrite, from, to - from)
+    }
+
     fn zero(&self, range: Range<usize>) {
         for word in &self[range] {
             word.store(0, crate::sync::Ordering::Relaxed);
@@ -96,6 +107,10 @@ impl Words {
         for word in &self.map[range] {
             word.store(0, crate::sync::Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    pub fn populate(&self, _: Range<usize>) -> io::Result<()> {
         Ok(())
     }
 
@@ -180,6 +195,24 @@ mod tests {
         words.release(0..1 << 15).unwrap();
         assert_eq!((again[5].load(Relaxed), words.len()), (0, 1 << 16));
         assert!(room() < before, "{} of {before} bytes", room());
+    }
+
+    #[test]
+    fn what_is_populated_is_resident_and_stays_as_it_is() {
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+        };
+        let words = Words::reserve(16 << 20).unwrap();
+        words[3 << 20].store(7, Relaxed);
+        let before = resident();
+        words.populate(1 << 20..9 << 20).unwrap();
+        let more = resident() - before;
+        assert!((24 << 20..40 << 20).contains(&more), "{more} of 32 MiB");
+        assert_eq!((words[3 << 20].load(Relaxed), words[8 << 20].load(Relaxed)), (7, 0));
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(1 << 16).unwrap();
+        assert!(Words::of_file(&file, 0, 1 << 14).unwrap().populate(0..1 << 14).is_err());
     }
 
     #[test]

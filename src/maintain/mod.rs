@@ -1,51 +1,88 @@
 //! Background upkeep: one thread that lets the store do bounded steps of its work, eagerly while
-//! no client comes and within a budget while some do, and keeps the clock moving.
+//! no client comes and within a budget while some do, and keeps the clock moving; and one that has
+//! the system bring memory before it is needed.
 
 mod pacing;
 
 use crate::store::{Local, Pace, Store};
-use log::error;
+use log::{error, warn};
 use nix::time::{ClockId, clock_gettime};
 use pacing::Watch;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::{Builder, JoinHandle, park_timeout};
+use std::thread::{Builder, JoinHandle, park, park_timeout};
 use std::time::{Duration, Instant};
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
-/// The running thread.
+/// The running threads.
 pub struct Maintenance {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Maintenance {
     pub fn start(store: &Arc<Store>) -> Result<Maintenance> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, store) = (stop.clone(), store.clone());
-        let thread = Builder::new().name("maintenance".into()).spawn(move || {
-            let local = store.local();
-            store.is_upkeep();
-            let share = store.settings().bg_cpu_pct;
-            let (start, mut watch) = (Instant::now(), Watch::default());
-            while !stopped.load(Relaxed) {
-                let busy = watch.is_busy(store.stats().traffic(), start.elapsed());
-                let (pace, worked) = work(&store, &local, pacing::quantum(busy));
-                let rest = pacing::rest(pace, worked, busy, share);
-                if !rest.is_zero() {
-                    park_timeout(rest);
-                }
-            }
-        })?;
-        Ok(Maintenance { stop, thread })
+        let mut running = Maintenance { stop: Arc::default(), threads: Vec::new() };
+        // The other one asks it for memory from its first tick on.
+        running.spawn("prefault", store, prefault)?;
+        running.spawn("maintenance", store, upkeep)?;
+        Ok(running)
     }
 
-    /// Ends the thread after the step it is in.
+    fn spawn(
+        &mut self,
+        name: &str,
+        store: &Arc<Store>,
+        body: fn(&Store, &AtomicBool),
+    ) -> Result<()> {
+        let (stop, store) = (self.stop.clone(), store.clone());
+        let thread = Builder::new().name(name.into()).spawn(move || body(&store, &stop))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Ends each thread after the step it is in.
     pub fn stop(self) {
         self.stop.store(true, Relaxed);
-        self.thread.thread().unpark();
-        if self.thread.join().is_err() {
-            error!("the maintenance thread died");
+        for thread in self.threads {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                error!("a maintenance thread died");
+            }
+        }
+    }
+}
+
+/// Lets the store do its background work, at the pace that the clients leave it.
+fn upkeep(store: &Store, stop: &AtomicBool) {
+    let local = store.local();
+    store.is_upkeep();
+    let share = store.settings().bg_cpu_pct;
+    let (start, mut watch) = (Instant::now(), Watch::default());
+    while !stop.load(Relaxed) {
+        let busy = watch.is_busy(store.stats().traffic(), start.elapsed());
+        let (pace, worked) = work(store, &local, pacing::quantum(busy));
+        let rest = pacing::rest(pace, worked, busy, share);
+        if !rest.is_zero() {
+            park_timeout(rest);
+        }
+    }
+}
+
+/// Brings memory when it is called. A huge page is as much as 5 ms of work in one piece, so it is
+/// done in what time all others leave, and they interrupt it as they come.
+fn prefault(store: &Store, stop: &AtomicBool) {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let this = thread_priority::thread_native_id();
+    if let Err(e) = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle)
+    {
+        warn!("memory is brought ahead at the priority of requests: {e}");
+    }
+    store.is_prefaulter();
+    while !stop.load(Relaxed) {
+        if !store.prefault() {
+            park();
         }
     }
 }
@@ -59,13 +96,12 @@ fn processor_time() -> Duration {
 fn work(store: &Store, local: &Local, quantum: Duration) -> (Pace, Duration) {
     store.clock().refresh();
     let start = Instant::now();
-    let mut before = processor_time();
+    let (mut before, mut worked) = (processor_time(), Duration::ZERO);
     loop {
         let pace = store.tick(local);
-        let now = processor_time();
-        store.stats().server.upkeep.note(now.saturating_sub(before));
-        before = now;
-        let worked = start.elapsed();
+        let (now, ticked) = (processor_time(), start.elapsed());
+        store.stats().server.upkeep.note(now.saturating_sub(before), ticked - worked);
+        (before, worked) = (now, ticked);
         if pace == Pace::Rest || worked >= quantum {
             return (pace, worked);
         }

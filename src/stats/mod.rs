@@ -174,14 +174,17 @@ pub struct ServerStats {
     pub verbosity: CachePadded<AtomicU32>,
 }
 
-/// How long the background thread works at a time, which is as long as it can hold any lock. It
-/// is counted in the thread's processor time, so that a busy machine changes nothing.
+/// How long the background thread works at a time, which is as long as it can hold any lock. What
+/// it works is its processor time: a tick during which somebody else had the processor is not
+/// longer for that, and what it took on the clock is told beside it.
 #[derive(Default, Debug)]
 pub struct UpkeepStats {
     /// Of one tick, at the most.
     pub longest_us: AtomicU64,
     /// Ticks longer than [`UpkeepStats::LONG`].
     pub long: AtomicU64,
+    /// From the start of a tick to its end, at the most.
+    pub longest_wall_us: AtomicU64,
 }
 
 impl UpkeepStats {
@@ -189,8 +192,9 @@ impl UpkeepStats {
     pub const LONG: Duration = Duration::from_micros(500);
 
     /// Counts a tick.
-    pub fn note(&self, worked: Duration) {
+    pub fn note(&self, worked: Duration, wall: Duration) {
         self.longest_us.fetch_max(worked.as_micros() as u64, Relaxed);
+        self.longest_wall_us.fetch_max(wall.as_micros() as u64, Relaxed);
         if worked > UpkeepStats::LONG {
             self.long.fetch_add(1, Relaxed);
         }
@@ -286,6 +290,7 @@ impl Stats {
             &self.server.udp_replies_dropped,
             &self.server.upkeep.longest_us,
             &self.server.upkeep.long,
+            &self.server.upkeep.longest_wall_us,
         ] {
             counter.store(0, Relaxed);
         }

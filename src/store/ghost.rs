@@ -23,6 +23,8 @@ const LINE_WORDS: usize = 16;
 const ENTRIES: u32 = LINE_WORDS as u32 - 1;
 /// Bytes of a line.
 pub const LINE_BYTES: u64 = LINE_WORDS as u64 * 4;
+/// Lines whose memory is given back at once.
+const LINES_TRIMMED_MAX: u32 = 16 << 10;
 const PART_MASK: u32 = 0x7FF;
 const EPOCH_MASK: u32 = 0x1F;
 /// Epochs in which a part evicts as many items as its class has chunks.
@@ -37,6 +39,8 @@ pub(super) struct Ghost {
     words: Words,
     /// Lines in use.
     lines: Count,
+    /// Lines that have memory, or may have it at any time.
+    backed: Count,
     /// Two for each class.
     parts: Box<[PartGhost]>,
 }
@@ -75,6 +79,7 @@ impl Ghost {
         Ok(Ghost {
             words: Words::reserve(ceiling.max(1) as usize * LINE_WORDS)?,
             lines: Count::new(0),
+            backed: Count::new(0),
             parts: (0..2 * classes).map(|_| PartGhost::default()).collect(),
         })
     }
@@ -88,11 +93,25 @@ impl Ghost {
     /// stands in their old place is noise until it is replaced.
     pub fn resize(&self, lines: u32) {
         let ceiling = (self.words.len() / LINE_WORDS) as u32;
-        let (was, is) = (self.len(), lines.min(ceiling));
+        let is = lines.min(ceiling);
         self.lines.store(is, Relaxed);
-        if is < was {
-            let _ = self.words.release(is as usize * LINE_WORDS..was as usize * LINE_WORDS);
+        self.backed.fetch_max(is, Relaxed);
+    }
+
+    /// Bytes of lines in use, and of those that are not given back yet.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.backed.load(Relaxed)) * LINE_BYTES
+    }
+
+    /// Gives back some of the memory of lines that are not in use any more; returns its bytes.
+    pub fn trim(&self) -> u64 {
+        let (lines, backed) = (self.len(), self.backed.load(Relaxed));
+        let left = lines.max(backed.saturating_sub(LINES_TRIMMED_MAX));
+        if left < backed {
+            self.backed.store(left, Relaxed);
+            let _ = self.words.release(left as usize * LINE_WORDS..backed as usize * LINE_WORDS);
         }
+        u64::from(backed - left) * LINE_BYTES
     }
 
     fn line_at(&self, hash: u64) -> Option<usize> {

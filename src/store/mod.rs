@@ -33,6 +33,7 @@ mod least;
 mod limit;
 mod mover;
 mod pins;
+mod prefault;
 mod read;
 mod reclaim;
 mod report;
@@ -141,6 +142,8 @@ pub struct Store {
     mover: Mutex<mover::Mover>,
     /// The background thread, once there is one.
     upkeep: OnceLock<Thread>,
+    /// The one that brings memory ahead, once there is one.
+    prefaulter: OnceLock<Thread>,
     /// -m as it is now, bytes.
     limit: AtomicU64,
     crawler: Crawler,
@@ -188,6 +191,7 @@ impl Store {
             knobs: Knobs::new(&settings),
             mover: Mutex::default(),
             upkeep: OnceLock::new(),
+            prefaulter: OnceLock::new(),
             limit: AtomicU64::new(settings.maxbytes),
             crawler: Crawler::default(),
             sizes: Mutex::new(Vec::new()),

@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering::Relaxed;
 #[cfg(test)]
 mod tests;
 
+/// Pages that are looked through for what is in a move's way.
+const PAGES_LOOKED_MAX: usize = 4;
 /// Chunks looked at in one step.
 const CHUNKS_PER_STEP: u32 = 128;
 /// Rounds over a page with something busy on it, after which a page that the policy chose is left
@@ -335,19 +337,19 @@ impl Shard {
     /// way, or with `first` the one that it has had
     /// longest, as memcached would; already draining. `None` where it has less than `least`.
     fn page_to_move(&self, class: ClassId, first: bool, least: usize) -> Option<PageNo> {
-        let mut guard = self.slabs.lock(class);
+        let guard = self.slabs.lock(class);
         if guard.pages().len() < least {
             return None;
         }
-        let page = match first {
-            true => guard.pages().first().copied(),
-            false => {
-                let pages = emptiest_first(&guard);
-                let freely = pages.iter().find(|page| self.can_be_emptied(**page, class));
-                freely.or(pages.first()).copied()
-            }
-        };
-        page.filter(|page| guard.start_drain(*page))
+        let mut pages = emptiest_first(&guard);
+        if first {
+            pages = guard.pages()[..1].to_vec();
+        }
+        drop(guard);
+        pages.truncate(PAGES_LOOKED_MAX);
+        let freely = pages.iter().find(|page| first || self.can_be_emptied(**page, class));
+        let page = freely.or(pages.first()).copied();
+        page.filter(|page| self.slabs.lock(class).start_drain(*page))
     }
 
     /// Looks at some more chunks of the page.

@@ -5,8 +5,8 @@ use super::shard::Shard;
 use super::types::{ClassInfo, GhostInfo, SIZE_STEP, StoreInfo};
 use super::{BUCKET_BYTES, Store, Worth, read::seconds_left};
 use crate::item::{Shape, State};
-use slab::ClassId;
 use slab::sync::Ordering::Relaxed;
+use slab::{ClassId, Waits};
 
 impl Store {
     /// Every class, in the order of their ids, also those without pages. Figures that only a look
@@ -49,7 +49,19 @@ impl Store {
     pub fn reset_stats(&self) {
         self.stats.reset();
         self.watch.reset();
-        self.shards.iter().for_each(|shard| shard.victims.forget_last());
+        for shard in &self.shards {
+            shard.victims.forget_last();
+            shard.slabs.waits().reset();
+            shard.index.waits().reset();
+        }
+    }
+
+    /// Of the waits for a lock that were too long, the longest in microseconds, and how many.
+    pub fn long_waits(&self) -> (u64, u64) {
+        let waits = self.shards.iter().flat_map(|s| [s.slabs.waits(), s.index.waits()]);
+        waits
+            .map(Waits::figures)
+            .fold((0, 0), |(longest, count), (us, more)| (longest.max(us), count + more))
     }
 
     pub fn info(&self) -> StoreInfo {

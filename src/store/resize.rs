@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Items per line at which the index grows.
 pub(super) const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
+/// So many per cent of the items at which it grows, and it does so without its memory.
+const OVERLOAD_MAX_PCT: u64 = 150;
 /// Lines moved in one step: some tens of microseconds of work.
 const LINES_PER_STEP: u32 = 32;
 /// One node for so many lines is kept free, for writes between two steps.
@@ -62,6 +64,9 @@ impl Store {
             let pace = if index.is_growing() { Pace::Urgent } else { Pace::Spare };
             return if shard.move_lines(l) { pace } else { nodes };
         }
+        if index.planned().is_some() {
+            return if self.begins_growth(shard) { Pace::Urgent } else { nodes };
+        }
         if self.settings.no_hashexpand {
             return nodes;
         }
@@ -79,6 +84,20 @@ impl Store {
                 nodes
             }
         }
+    }
+}
+
+impl Store {
+    /// Starts the growth that is planned, if its memory is there or is not to be waited for.
+    fn begins_growth(&self, shard: &Shard) -> bool {
+        let most = u64::from(shard.index.len()) * LOAD_MAX * OVERLOAD_MAX_PCT / 100;
+        let waits = self.brings_memory() && shard.items.load(Relaxed) < most;
+        if waits && shard.index.lacks_memory() {
+            return false;
+        }
+        shard.index.save(0);
+        shard.index.start_planned();
+        true
     }
 }
 
@@ -146,7 +165,7 @@ impl Shard {
         true
     }
 
-    /// Starts to grow the index, once that is paid for: by half while pages are plentiful, by an
+    /// Plans to grow the index, once that is paid for: by half while pages are plentiful, by an
     /// eighth when they are not, and by more where the items have run ahead.
     fn grow(&self, l: &Local, horizon: Horizon) -> Pace {
         let lines = self.index.len();
@@ -163,7 +182,7 @@ impl Shard {
         }
         match self.pay(l, u64::from(target - lines) * LINE_BYTES, horizon) {
             Payment::Whole => {
-                self.index.start(target);
+                self.index.plan(target);
                 Pace::Urgent
             }
             Payment::Part => Pace::Urgent,
@@ -172,7 +191,8 @@ impl Shard {
     }
 
     /// Counts `price` bytes against -m, for which pages may have to be given up: one at a time,
-    /// and what it brings is kept at once, before a class takes it for a page again.
+    /// and what it brings is kept at once, before a class takes it for a page again. All of it is
+    /// kept until the growth begins.
     fn pay(&self, l: &Local, price: u64, horizon: Horizon) -> Payment {
         if self.rules.as_memcached {
             return Payment::Whole;
@@ -180,12 +200,12 @@ impl Shard {
         let saved = self.index.savings();
         if saved >= price {
             self.slabs.discharge(saved - price);
-            self.index.save(0);
+            self.index.save(price);
             return Payment::Whole;
         }
         let missing = price - saved;
         if self.slabs.charge(missing) {
-            self.index.save(0);
+            self.index.save(price);
             return Payment::Whole;
         }
         if !self.rules.evict {

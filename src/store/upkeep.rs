@@ -26,7 +26,7 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 8] = [
+const JOBS: [Job; 9] = [
     Store::keep_time,
     Store::apply_knobs,
     Store::tend_step,
@@ -35,6 +35,7 @@ const JOBS: [Job; 8] = [
     Store::move_step,
     Store::crawl_step,
     Store::reclaim_step,
+    Store::call_prefaulter,
 ];
 
 /// Where a file number stands, what background work is done for.
@@ -102,17 +103,19 @@ impl Store {
 impl Shard {
     /// Keeps the ghost table in proportion to the index.
     fn fit_ghost(&self, l: &Local, horizon: Horizon) -> Pace {
-        let (has, wanted) = (self.ghost.len(), self.index.len() / LINES_PER_GHOST);
-        let bytes = |lines: u32| u64::from(lines) * LINE_BYTES;
-        if has == wanted || !self.rules.evict {
+        let wanted = self.index.len() / LINES_PER_GHOST;
+        if !self.rules.evict {
             return Pace::Rest;
         }
-        if self.rules.as_memcached {
-            self.ghost.resize(wanted);
-        } else if wanted < has {
-            self.ghost.resize(wanted);
-            self.slabs.discharge(bytes(has - wanted));
-        } else if self.slabs.charge(bytes(wanted - has)) {
+        if self.ghost.len() == wanted {
+            let trimmed = self.ghost.trim();
+            if !self.rules.as_memcached {
+                self.slabs.discharge(trimmed);
+            }
+            return if trimmed > 0 { Pace::Spare } else { Pace::Rest };
+        }
+        let more = (u64::from(wanted) * LINE_BYTES).saturating_sub(self.ghost.bytes());
+        if self.rules.as_memcached || self.slabs.charge(more) {
             self.ghost.resize(wanted);
         } else if !self.steal_page(l, ClassId(0), horizon) {
             return Pace::Rest;

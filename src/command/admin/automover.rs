@@ -13,8 +13,11 @@ struct Automover<'a> {
     ghost: GhostInfo,
     /// Gets that missed since the start.
     misses: u64,
-    /// Of the background thread: its longest tick in microseconds, and how many were too long.
-    upkeep: [u64; 2],
+    /// Of the background thread: its longest tick in microseconds, how many were too long, and
+    /// the longest by the clock.
+    upkeep: [u64; 3],
+    /// Of the waits for a lock that were too long, the longest in microseconds, and how many.
+    waits: (u64, u64),
     /// From class 1 on.
     worths: &'a [Worth],
     /// Oldest first.
@@ -27,7 +30,9 @@ pub(super) fn of(store: &Store) -> StatLines {
         clock: store.clock(),
         ghost: store.ghost_info(),
         misses: store.stats().raw_misses(),
-        upkeep: [&upkeep.longest_us, &upkeep.long].map(|figure| figure.load(Relaxed)),
+        upkeep: [&upkeep.longest_us, &upkeep.long, &upkeep.longest_wall_us]
+            .map(|figure| figure.load(Relaxed)),
+        waits: store.long_waits(),
         worths: &store.class_worths(),
         moves: &store.moves(),
     })
@@ -43,6 +48,9 @@ fn format(a: &Automover<'_>) -> StatLines {
         ("ghost_false_gains", a.ghost.false_gains),
         ("upkeep_longest_us", a.upkeep[0]),
         ("upkeep_over_500us", a.upkeep[1]),
+        ("upkeep_longest_wall_us", a.upkeep[2]),
+        ("lock_wait_longest_us", a.waits.0),
+        ("lock_waits_over_500us", a.waits.1),
     ]);
     for (id, worth) in (1..).zip(a.worths).filter(|(_, worth)| worth.pages > 0) {
         class(&mut rows, id, worth);
@@ -105,7 +113,8 @@ mod tests {
     fn lines(worths: &[Worth], moves: &[Moved]) -> Vec<String> {
         let ghost = GhostInfo { lines: 2, bytes: 128, gains: 9, false_gains: 1 };
         let clock = &Clock::manual(1_700_000_000);
-        let given = Automover { clock, ghost, misses: 50, upkeep: [77, 0], worths, moves };
+        let (upkeep, waits) = ([77, 0, 90], (600, 1));
+        let given = Automover { clock, ghost, misses: 50, upkeep, waits, worths, moves };
         let StatLines::Pairs(pairs) = format(&given) else { panic!("not pairs") };
         pairs.into_iter().map(|(name, value)| format!("{name} {value}")).collect()
     }
@@ -127,6 +136,9 @@ mod tests {
                 "ghost_false_gains 1",
                 "upkeep_longest_us 77",
                 "upkeep_over_500us 0",
+                "upkeep_longest_wall_us 90",
+                "lock_wait_longest_us 600",
+                "lock_waits_over_500us 1",
                 "2:pages 12",
                 "2:gain 1.23",
                 "2:doubt 0.50",
@@ -140,7 +152,7 @@ mod tests {
         let by_gain = moved(Some(Why::Gain { from: 0.1, to: 2.0 }));
         let failed = Moved { to: 0, done: false, ..moved(Some(Why::Spare(3.25))) };
         assert_eq!(
-            lines(&[], &[by_gain, failed])[7..],
+            lines(&[], &[by_gain, failed])[10..],
             [
                 "move:1:time 1700000005",
                 "move:1:from 3",

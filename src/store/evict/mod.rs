@@ -6,6 +6,7 @@
 //! - `s3`: probation and a clock, in the spirit of S3-FIFO (Yang et al., SOSP'23). The default.
 //! - `queue`: one queue over the whole class, as an approximation of a flat LRU or as SIEVE.
 
+mod places;
 mod queue;
 mod s3;
 #[cfg(test)]
@@ -15,8 +16,9 @@ use super::flush::Horizon;
 use super::ghost::Part;
 use crate::config::Eviction;
 use crate::item::{Item, Shape, Standing, State, body_head};
+use places::Places;
 use slab::{ChunkRef, ClassGuard, PageNo};
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 /// Headers that one choice may look at: first those that the policy shows, then, if none of them
 /// is an item that could go, any.
@@ -29,17 +31,14 @@ const LOOK_UNREAD: usize = LOOK_MAX / 2;
 /// Places without an item that an item which joins takes away from the queue's front.
 const CLEAN_AT_ONCE: usize = 2;
 
-/// Bytes of a place in a queue, with the queue's slack of a quarter.
+/// Bytes of a place in a queue, with what the queue's blocks have no use for.
 pub(super) const PLACE_BYTES: u64 = 5;
 
 /// Places that are gone through when a page leaves: some tens of microseconds.
-const FORGET_MAX: usize = 1 << 16;
+const FORGET_MAX: usize = 1 << 15;
 
 /// Entries that leave probation at once.
 const SHORTEN_MAX: usize = 4096;
-
-/// Entries that a queue may have room for though there is little to queue.
-const FEW: usize = 64;
 
 /// Seconds in which a flat LRU takes an item's reads for one, as memcached's does.
 pub(super) const BUMP_INTERVAL: u32 = 60;
@@ -77,8 +76,7 @@ impl Rule {
         Rule { eviction, probation: word & 0xFFFF, roomy: word >> 24 != 0 }
     }
 
-    /// Bytes kept per chunk beside the arena, times 64: references, and the queues' slack of a
-    /// quarter.
+    /// Bytes kept per chunk beside the arena, times 64: places in queues.
     pub fn overhead_64ths(self) -> u32 {
         match self.eviction {
             Eviction::S3 => PLACE_BYTES as u32 * 64 * self.probation / 1000,
@@ -93,9 +91,9 @@ impl Rule {
 pub(super) struct Policy {
     /// Oldest first. An entry counts only if its chunk's queued bit is set, and not the one that
     /// says that there is a stale one first; a chunk stands here and in `passed` at most twice.
-    ring: VecDeque<ChunkRef>,
+    ring: Places,
     /// What the hand of SIEVE has passed in this round.
-    passed: VecDeque<ChunkRef>,
+    passed: Places,
     hand: Hand,
     /// Items that left probation because another came while there was room, and were not read
     /// until then; and the hand that looks for them.
@@ -170,7 +168,6 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, ru
     }
     leave(class, item);
     clean_front(class);
-    fit(&mut class.ring, room);
     class.ring.push_back(chunk);
     item.set_bits(Shape::QUEUED);
 }
@@ -192,8 +189,8 @@ fn pop_place(class: &mut Class<'_>) -> Option<ChunkRef> {
 pub(super) fn forget_page(class: &mut Class<'_>, page: PageNo) {
     if class.ring.len() + class.passed.len() <= FORGET_MAX {
         let slabs = class.slabs();
-        class.ring.retain(|chunk| slabs.page_of(*chunk) != page);
-        class.passed.retain(|chunk| slabs.page_of(*chunk) != page);
+        class.ring.retain(|chunk| slabs.page_of(chunk) != page);
+        class.passed.retain(|chunk| slabs.page_of(chunk) != page);
     }
 }
 
@@ -201,7 +198,7 @@ pub(super) fn forget_page(class: &mut Class<'_>, page: PageNo) {
 /// class that was emptied fills again.
 fn clean_front(class: &mut Class<'_>) {
     for _ in 0..CLEAN_AT_ONCE {
-        let Some(chunk) = class.ring.front().copied() else { return };
+        let Some(chunk) = class.ring.front() else { return };
         let item = item_of(class, chunk);
         let shape = item.shape();
         let lives = class.slabs().is_chunk_of(chunk, class.class())
@@ -238,8 +235,6 @@ pub(super) fn enqueue_lost(class: &mut Class<'_>, chunk: ChunkRef) -> bool {
         // What its chunk still has of its last life will do.
         item.clear_bits(Shape::STALE_PLACE);
     } else {
-        let room = class.total_chunks() as usize;
-        fit(&mut class.ring, room);
         class.ring.push_front(chunk);
     }
     item.set_bits(Shape::QUEUED);
@@ -250,8 +245,7 @@ pub(super) fn enqueue_lost(class: &mut Class<'_>, chunk: ChunkRef) -> bool {
 /// longer.
 pub(super) fn shorten(class: &mut Class<'_>, rule: Rule) {
     if !rule.roomy {
-        let room = s3::shorten(class, rule, SHORTEN_MAX);
-        fit(&mut class.ring, room);
+        s3::shorten(class, rule, SHORTEN_MAX);
     }
 }
 
@@ -308,18 +302,6 @@ impl Policy {
     #[cfg(test)]
     pub fn queued(&self) -> usize {
         self.ring.len() + self.passed.len()
-    }
-}
-
-/// Makes a queue's memory fit one entry more, of up to `room`, in steps of a quarter, so that pages
-/// that come one by one do not copy it each time.
-fn fit(queue: &mut VecDeque<ChunkRef>, room: usize) {
-    let (len, capacity) = (queue.len(), queue.capacity());
-    let most = room + room / 4;
-    if len == capacity {
-        queue.reserve_exact((len / 4 + 16).min(most.saturating_sub(len)).max(1));
-    } else if capacity > most + most / 8 + FEW && len <= room {
-        queue.shrink_to(most);
     }
 }
 
@@ -413,7 +395,7 @@ fn head_of_body(class: &Class<'_>, body: ChunkRef) -> (ChunkRef, Look) {
 /// For `validate`: chains' bodies are counted, what says that it is queued is, and with `all` so is
 /// everything.
 pub(super) fn check(class: &Class<'_>, all: bool) -> Result<(), String> {
-    let entries: HashSet<ChunkRef> = class.ring.iter().chain(&class.passed).copied().collect();
+    let entries: HashSet<ChunkRef> = class.ring.iter().chain(class.passed.iter()).collect();
     let slabs = class.slabs();
     let mut bodies = 0;
     for page in class.pages() {

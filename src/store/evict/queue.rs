@@ -2,7 +2,7 @@
 //! is spared: as a flat LRU would have it, it joins the end again (which is second-chance FIFO: an
 //! LRU in steps of one round); as SIEVE has it, it keeps its place behind the hand.
 
-use super::{Class, Entry, Look, dequeue, fit, is_dead, item_of, pop_place, sweep};
+use super::{Class, Entry, Look, dequeue, is_dead, item_of, pop_place, sweep};
 use crate::config::Eviction;
 use crate::item::Shape;
 use crate::store::flush::Horizon;
@@ -42,11 +42,9 @@ pub(super) fn next(
 /// Another round for an item that stays.
 pub(super) fn requeue(class: &mut Class<'_>, chunk: ChunkRef, eviction: Eviction) {
     item_of(class, chunk).set_bits(Shape::QUEUED);
-    let room = class.total_chunks() as usize;
     let queue = match eviction {
         Eviction::Sieve => &mut class.passed,
         _ => &mut class.ring,
     };
-    fit(queue, room);
     queue.push_back(chunk);
 }

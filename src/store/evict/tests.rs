@@ -174,7 +174,7 @@ fn queues_stay_within_what_is_charged_for_them() {
             });
             for class in b.shard().slabs.geometry().classes() {
                 let (bytes, charged) = memory_of(&b, class);
-                let most = charged + charged / 8 + 4 * 4 * FEW as u64;
+                let most = charged + charged / 8 + 3 * 4 * places::BLOCK as u64;
                 assert!(bytes <= most, "{eviction:?} {class:?}: {bytes} of {charged} bytes");
             }
         }

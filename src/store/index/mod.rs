@@ -20,6 +20,7 @@
 
 mod line;
 mod nodes;
+mod plan;
 mod resize;
 mod span;
 
@@ -30,9 +31,11 @@ pub use resize::{Load, Step};
 use crate::item::prefetch;
 use line::{LIVE, LOCKED, Segment, tag_of};
 use nodes::Nodes;
+use plan::Plan;
 use slab::sync::{AtomicU32, AtomicU64, MODELLED, Ordering, fence, relax};
-use slab::{ChunkRef, Words};
+use slab::{ChunkRef, Waits, Words};
 use std::io;
+use std::time::Instant;
 
 use Ordering::{Acquire, Relaxed, Release};
 
@@ -106,6 +109,8 @@ pub struct Index {
     restart: AtomicU32,
     /// Bytes charged for a growth that has not begun.
     savings: AtomicU64,
+    plan: Plan,
+    waits: Waits,
 }
 
 /// A line as it was when it was read without its lock.
@@ -142,6 +147,8 @@ impl Index {
             floor,
             restart: AtomicU32::new(LIVE),
             savings: AtomicU64::new(0),
+            plan: Plan::default(),
+            waits: Waits::default(),
         })
     }
 
@@ -291,13 +298,25 @@ impl Index {
     }
 
     fn lock_line(&self, line: u32, hash: u64) -> LineGuard<'_> {
+        self.try_lock_line(line, hash).unwrap_or_else(|| self.wait_for_line(line, hash))
+    }
+
+    #[cold]
+    fn wait_for_line(&self, line: u32, hash: u64) -> LineGuard<'_> {
+        let since = Instant::now();
         let mut spins = 0;
         loop {
-            match self.try_lock_line(line, hash) {
-                Some(guard) => return guard,
-                None => relax(&mut spins),
+            relax(&mut spins);
+            if let Some(guard) = self.try_lock_line(line, hash) {
+                self.waits.note(since.elapsed());
+                return guard;
             }
         }
+    }
+
+    /// Long waits for the lock of a line.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     /// Looks without the lock: `look` is given each chunk that could be the key's until it answers.
