@@ -1,5 +1,5 @@
-//! A guess at the key of a request that was not decoded yet, so that what is needed for it can be on
-//! its way from memory. Where it is wrong, no more than that is lost.
+//! A guess at the key of a request that was not decoded yet, so that what is needed for it can be
+//! on its way from memory. Where it is wrong, no more than that is lost.
 
 use super::binary::{HEADER_LEN, MAGIC};
 use crate::store::Key;

@@ -13,6 +13,7 @@
 //! small to hold it. All accesses are relaxed and unlocked: a race costs one entry. Classes beyond
 //! 1023 share their numbers with lower ones, which spoils hints only.
 
+use crate::item::prefetch;
 use slab::sync::AtomicU32;
 use slab::sync::Ordering::Relaxed;
 use slab::{ClassId, Words};
@@ -122,6 +123,14 @@ impl Ghost {
     fn line(&self, hash: u64) -> Option<&[AtomicU32]> {
         let at = self.line_at(hash)?;
         self.words.get(at..at + LINE_WORDS)
+    }
+
+    /// Starts loading the line of a hash.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(at) = self.line_at(hash) {
+            prefetch(&self.words, at);
+        }
     }
 
     /// Remembers an evicted key.

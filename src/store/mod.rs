@@ -251,17 +251,18 @@ impl Store {
     }
 
     /// Starts loading the item that a loaded index line points to, and where its CAS unique may be
-    /// if that is asked for.
+    /// if that is asked for; where there is none, what is remembered of the key.
     #[inline]
     pub fn prefetch_item(&self, hash: KeyHash, cas: bool) {
         let shard = self.shard_of(hash);
-        if let Some(chunk) = shard.index.guess(hash.0)
-            && chunk.word() < shard.slabs.words().len()
-        {
-            shard.item(chunk).prefetch();
-            if cas {
-                shard.item(chunk).prefetch_more();
+        match shard.index.guess(hash.0) {
+            Some(chunk) if chunk.word() < shard.slabs.words().len() => {
+                shard.item(chunk).prefetch();
+                if cas {
+                    shard.item(chunk).prefetch_more();
+                }
             }
+            _ => shard.ghost.prefetch(hash.0),
         }
     }
 

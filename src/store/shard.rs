@@ -5,7 +5,7 @@
 //!
 //! Lock order: line, then class, then pool. With a line held, another is only tried.
 
-use super::evict::{self, Policy, Rule, Victim};
+use super::evict::{self, Ahead, Policy, Rule, Victim};
 use super::flush::Horizon;
 use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
@@ -103,7 +103,7 @@ impl Shard {
         u32::from(self.slabs.class_of(chunk).0)
     }
 
-    /// The hash of a linked item's key.
+    /// The hash of a linked item's key; of any other chunk, some number.
     pub fn hash_of(&self, l: &Local, chunk: ChunkRef) -> u64 {
         let item = self.item(chunk);
         l.with_key(item, item.shape(), |key| self.hash_bytes(key))
@@ -371,10 +371,12 @@ impl Shard {
                 if guard.total_chunks() == 0 {
                     return None;
                 }
-                let victim = evict::victim(&mut guard, horizon, self.rule());
-                (victim, std::mem::take(&mut guard.moves))
+                let (rule, victim) = (self.rule(), evict::victim(&mut guard, horizon, self.rule()));
+                let ahead = victim.map(|victim| evict::ahead(&guard, victim.part, rule));
+                (victim, std::mem::take(&mut guard.moves), ahead)
             };
             self.count_moves(l, class, victim.1);
+            self.prefetch_victims(l, victim.2.unwrap_or_default());
             let Some(Victim { chunk, part }) = victim.0 else { continue };
             if !self.unlink_victim(l, chunk, horizon, (class, part)) {
                 self.requeue(chunk);
@@ -391,6 +393,17 @@ impl Shard {
             }
         }
         None
+    }
+
+    fn prefetch_victims(&self, l: &Local, Ahead { header, key }: Ahead) {
+        if let Some(chunk) = header {
+            self.item(chunk).prefetch_key();
+        }
+        if let Some(chunk) = key {
+            let hash = self.hash_of(l, chunk);
+            self.index.prefetch(hash);
+            self.ghost.prefetch(hash);
+        }
     }
 
     /// Makes a chunk that was just taken out of the index the caller's, without its chain.

@@ -6,6 +6,7 @@
 //! - `s3`: probation and a clock, in the spirit of S3-FIFO (Yang et al., SOSP'23). The default.
 //! - `queue`: one queue over the whole class, as an approximation of a flat LRU or as SIEVE.
 
+mod ahead;
 mod places;
 mod queue;
 mod s3;
@@ -16,6 +17,7 @@ use super::flush::Horizon;
 use super::ghost::Part;
 use crate::config::Eviction;
 use crate::item::{Item, Shape, Standing, State, body_head};
+pub(super) use ahead::{Ahead, ahead};
 use places::Places;
 use slab::{ChunkRef, ClassGuard, PageNo};
 use std::collections::HashSet;

@@ -27,6 +27,11 @@ impl Places {
         self.blocks.front()?.front().copied()
     }
 
+    /// The place that so many come before.
+    pub fn get(&self, at: usize) -> Option<ChunkRef> {
+        self.iter().nth(at)
+    }
+
     pub fn push_back(&mut self, chunk: ChunkRef) {
         self.len += 1;
         match self.blocks.back_mut() {
@@ -131,6 +136,7 @@ mod tests {
                 }
                 assert_eq!((places.len(), places.is_empty()), (model.len(), model.is_empty()));
                 assert_eq!(places.front(), model.front().copied());
+                assert_eq!(places.get(1000), model.get(1000).copied());
                 assert!(places.iter().eq(model.iter().copied()));
                 assert!(places.capacity() <= 2 * places.len() + 3 * BLOCK);
             }

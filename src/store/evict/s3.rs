@@ -6,7 +6,7 @@
 //! only because newer items came while there was room has earned nothing: it goes first.
 
 use super::{Class, Entry, Look, Rule, dequeue, evictable, is_dead, item_of, pop_place};
-use crate::item::Shape;
+use crate::item::{Shape, Standing};
 use crate::store::flush::Horizon;
 use crate::store::ghost::Part;
 use slab::ChunkRef;
@@ -87,13 +87,17 @@ pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
     };
     let item = item_of(class, chunk);
     let (standing, shape) = (item.standing(), item.shape());
-    let earned = standing.fetched() || standing.counter() > 0 || shape.has(Shape::QUEUED);
-    if earned || !evictable(standing, shape) {
+    if earned(standing, shape) || !evictable(standing, shape) {
         return Some((chunk, Look::Skip));
     }
     class.unread = class.unread.saturating_sub(1);
     class.unread_met = true;
     Some((chunk, Look::Take))
+}
+
+/// True for an item that is in its place by right: read, or in probation still.
+pub(super) fn earned(standing: Standing, shape: Shape) -> bool {
+    standing.fetched() || standing.counter() > 0 || shape.has(Shape::QUEUED)
 }
 
 /// Looks at the oldest entry of probation.
