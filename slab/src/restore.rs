@@ -9,6 +9,7 @@ use crate::page::PageNo;
 use crate::slabs::Slabs;
 use crate::sync::Ordering::Relaxed;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// What the records of a file said.
 #[derive(Debug, Default)]
@@ -30,7 +31,12 @@ impl<P> Slabs<P> {
             let record = self.record(page);
             match record.sound_class() {
                 Some(ClassId(0)) => continue,
-                Some(class) if class <= largest && page.0 < whole => {
+                // A copy of the file may have holes where there were zeroes.
+                Some(class)
+                    if class <= largest
+                        && page.0 < whole
+                        && self.arena.commit(self.words_of(page)).is_ok() =>
+                {
                     record.assign(class);
                     found.pages.push((page, class));
                 }
@@ -43,9 +49,9 @@ impl<P> Slabs<P> {
         let next = found.pages.last().map_or(0, |(page, _)| page.0 + 1);
         let free: Vec<PageNo> =
             (0..next).map(PageNo).filter(|page| self.owner_of(*page) == ClassId(0)).collect();
-        free.iter().for_each(|page| self.blank(self.words_of(*page)));
+        free.iter().for_each(|page| self.discard(self.words_of(*page)));
         if next < ceiling {
-            self.blank(self.words_of(PageNo(next)).start..self.arena.len());
+            self.discard(self.words_of(PageNo(next)).start..self.arena.len());
         }
         let chunks = |class| u64::from(self.geometry().chunks_per_page(class));
         let chunks = found.pages.iter().map(|(_, class)| chunks(*class)).sum();
@@ -53,6 +59,13 @@ impl<P> Slabs<P> {
         let beyond = if self.first_page_beyond_limit { owners.len() as u32 } else { 0 };
         self.pool.restore(next, free, chunks, beyond);
         found
+    }
+
+    /// Makes pages that nobody owns read as zero.
+    fn discard(&self, words: Range<usize>) {
+        if self.arena.discard(words.clone()).is_err() {
+            self.arena.zero(words);
+        }
     }
 
     /// Puts a page in service of the class that its record names. `keep` is asked about each of its
