@@ -402,10 +402,10 @@ fn room_in_a_file_that_others_fill_is_not_let_go() {
         let _end = Over(&stop);
         let steps = beside_clients(&server, || {
             let (mut client, mut operator) = (server.connect(), server.connect());
-            for round in 0..60 {
+            for round in 0..16 {
                 let len = [3_000, 300, 9_000, 40][round % 4];
                 let value = "v".repeat(len);
-                for n in 0..(4 << 20) / (len + 100) {
+                for n in 0..(2 << 20) / (len + 100) {
                     client.send(format!("set {round}:{n} 0 0 {len} noreply\r\n").as_bytes());
                     client.send(format!("{value}\r\n").as_bytes());
                     if n % 500 == 0 {

@@ -94,6 +94,12 @@ impl Monitor {
         while !world.is_over() {
             self.look(world, client);
             world.rest(100);
+            // It was idle while all of this was stopped.
+            if client.cut_off {
+                let Some(next) = world.enter() else { return };
+                world.count("connections lost", 1);
+                *client = next;
+            }
         }
     }
 

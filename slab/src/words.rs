@@ -233,7 +233,15 @@ mod tests {
         let before = room();
         words.release(0..1 << 15).unwrap();
         assert_eq!((again[5].load(Relaxed), words.len()), (0, 1 << 16));
-        assert!(room() < before, "{} of {before} bytes", room());
+        let less = room();
+        assert!(less < before, "{less} of {before} bytes");
+        // Whoever looks there, or writes by mistake, takes no room in the file.
+        words[9].store(7, Relaxed);
+        assert_eq!((words[9].load(Relaxed), again[9].load(Relaxed)), (7, 0));
+        words.commit(0..1 << 15).unwrap();
+        assert_eq!((words[9].load(Relaxed), room()), (0, before));
+        words[9].store(8, Relaxed);
+        assert_eq!(again[9].load(Relaxed), 8);
     }
 
     #[test]

@@ -355,16 +355,20 @@ impl Client {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// An answer to `stats`. Telegraf gives up at a line that is not three words.
+    /// An answer to `stats`, or what there is of it. Telegraf gives up at a line that is not three
+    /// words.
     pub fn stats(&mut self, topic: &str) -> HashMap<String, String> {
         self.send(format!("stats{topic}\r\n").as_bytes());
-        let lines = std::iter::repeat_with(|| self.line()).take_while(|line| line != "END");
-        let pair = |line: String| {
+        let mut figures = HashMap::new();
+        loop {
+            let line = self.line();
+            if line == "END" || self.cut_off {
+                return figures;
+            }
             let words: Vec<&str> = line.split(' ').collect();
             assert_eq!((words.len(), words[0]), (3, "STAT"), "{line:?}");
-            (words[1].to_owned(), words[2].to_owned())
-        };
-        lines.map(pair).collect()
+            figures.insert(words[1].to_owned(), words[2].to_owned());
+        }
     }
 
     /// A figure of `stats`.
