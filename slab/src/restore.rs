@@ -109,6 +109,7 @@ mod tests {
     use crate::sync::AtomicU32;
     use crate::{Geometry, Options, Place};
     use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
 
     const PAGE: u32 = 32 << 10;
@@ -130,6 +131,27 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len((1 << 16) + 32 * u64::from(PAGE)).unwrap();
         Arc::new(file)
+    }
+
+    /// There may be none in exchange by the time that it is written to.
+    #[test]
+    fn a_page_that_goes_to_another_class_keeps_its_room() {
+        let file = file();
+        let slabs = slabs(&file);
+        let (from, to) = (ClassId(1), ClassId(3));
+        let mut class = slabs.lock(from);
+        assert!(class.grow());
+        let (page, room) = (class.pages()[0], file.metadata().unwrap().blocks());
+        slabs.words()[slabs.words_of(page)][7].store(9, Relaxed);
+        assert!(class.start_drain(page) && class.let_go(page));
+        drop(class);
+        slabs.lock(to).adopt(page, from);
+        assert_eq!(file.metadata().unwrap().blocks(), room);
+        assert_eq!(slabs.words()[slabs.words_of(page)][7].load(Relaxed), 0);
+        assert_eq!(slabs.owner_of(page), to);
+        // Given back, it leaves its room.
+        assert!(slabs.lock(to).start_drain(page) && slabs.lock(to).finish_drain(page));
+        assert!(file.metadata().unwrap().blocks() < room);
     }
 
     /// Restores with every chunk whose first word is not zero; how many those are.
