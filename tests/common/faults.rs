@@ -35,7 +35,7 @@ impl Limited {
 
 impl Drop for Limited {
     fn drop(&mut self) {
-        let limit = Rlimit { maximum: getrlimit(self.what).maximum, ..self.before.clone() };
+        let limit = Rlimit { maximum: getrlimit(self.what).maximum, ..self.before };
         // It may have ended meanwhile.
         let _ = prlimit(Some(self.pid), self.what, limit);
     }
