@@ -7,16 +7,14 @@
 //! (/dev/shm, where there is one).
 
 mod common;
-#[path = "crash/load.rs"]
-mod load;
 
+use common::faults::Dir;
+use common::load::{self, Audit, Memory};
 use common::{Client, Random, Server};
-use load::{Audit, Memory};
 use nix::sys::signal::Signal;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, RwLock};
@@ -31,31 +29,6 @@ const ROUND_MAX: usize = 600;
 fn rounds() -> usize {
     let asked = std::env::var("RUSTCACHED_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok());
     asked.unwrap_or(ROUNDS)
-}
-
-/// A directory for memory files, removed in the end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(what: &str) -> Dir {
-        let shm = Path::new("/dev/shm");
-        let base = std::env::var_os("RUSTCACHED_CRASH_DIR").map(PathBuf::from);
-        let base = base.or_else(|| shm.is_dir().then(|| shm.to_owned()));
-        let base = base.unwrap_or_else(std::env::temp_dir);
-        let dir = base.join(format!("rc-{what}-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a directory");
-        Dir(dir)
-    }
-
-    fn file(&self) -> String {
-        self.0.join("mem").display().to_string()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 fn start(file: &str, args: &[&str]) -> Server {
@@ -329,34 +302,4 @@ fn damage(path: &str, random: &mut Random) {
     if random.once_in(6) {
         file.set_len(8 + random.next() % (len / 40)).expect("a length");
     }
-}
-
-/// A file system that is full: an error or an eviction, and the server lives on.
-#[test]
-fn a_full_disk_is_out_of_memory() {
-    if !nix::unistd::geteuid().is_root() {
-        return println!("skipped: only root can mount a small file system");
-    }
-    let dir = Dir::new("disk");
-    let mount = |args: &[&str]| Command::new(args[0]).args(&args[1..]).status();
-    let at = dir.0.display().to_string();
-    let mounted = mount(&["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", &at]);
-    if !mounted.is_ok_and(|status| status.success()) {
-        return println!("skipped: no file system can be mounted here");
-    }
-    for args in [&["-m", "64"][..], &["-m", "64", "-M"]] {
-        let server = start(&dir.file(), &[args, &["-o", "memory_file_discard"]].concat());
-        let mut client = server.connect();
-        let (mut stored, value) = (0, "v".repeat(4_000));
-        for n in 0..4_000 {
-            client.send(format!("set key{n} 0 0 {}\r\n{value}\r\n", value.len()).as_bytes());
-            stored += u32::from(client.line() == "STORED");
-        }
-        assert!(server.stat("memory_file_pages_refused").is_some_and(|n| n > 0));
-        assert!((500..=4_000).contains(&stored), "{stored}");
-        assert_eq!(stored == 4_000, args.len() == 2, "{stored} stored");
-        client.exchange(b"get nothing\r\n", b"END\r\n");
-        assert!(server.stop().is_some_and(|status| status.success()));
-    }
-    let _ = mount(&["umount", &at]);
 }

@@ -34,18 +34,6 @@ const SLABS: &str = "chunk_size chunks_per_page total_pages total_chunks used_ch
     free_chunks_end mem_requested get_hits cmd_set delete_hits incr_hits decr_hits cas_hits
     cas_badval touch_hits";
 
-/// An answer to `stats`. Telegraf gives up at a line that is not three words.
-fn stats(client: &mut Client, topic: &str) -> HashMap<String, String> {
-    client.send(format!("stats{topic}\r\n").as_bytes());
-    let lines = std::iter::repeat_with(|| client.line()).take_while(|line| line != "END");
-    let pair = |line: String| {
-        let words: Vec<&str> = line.split(' ').collect();
-        assert_eq!((words.len(), words[0]), (3, "STAT"), "{line:?}");
-        (words[1].to_owned(), words[2].to_owned())
-    };
-    lines.map(pair).collect()
-}
-
 /// Names of `wanted` that are not there, or whose value is not in its form.
 fn faults(
     found: &HashMap<String, String>,
@@ -90,7 +78,7 @@ fn filled() -> Server {
 #[test]
 fn the_server_as_a_whole() {
     let server = filled();
-    let found = stats(&mut server.connect(), "");
+    let found = server.connect().stats("");
     assert_eq!(faults(&found, "", GENERAL, is_count), [""; 0]);
     assert_eq!(faults(&found, "", "rusage_user rusage_system", is_cpu_time), [""; 0]);
     assert_eq!(found["version"].split('.').filter(|part| is_count(part)).count(), 3);
@@ -103,7 +91,7 @@ fn the_server_as_a_whole() {
 #[test]
 fn its_settings() {
     let server = filled();
-    let found = stats(&mut server.connect(), " settings");
+    let found = server.connect().stats(" settings");
     assert_eq!(faults(&found, "", SETTINGS, is_count), [""; 0]);
     assert_eq!(faults(&found, "", FRACTIONS, is_fraction), [""; 0]);
     assert_eq!(faults(&found, "", SWITCHES, is_switch), [""; 0]);
@@ -114,7 +102,7 @@ fn its_settings() {
 fn each_class() {
     let server = filled();
     let mut client = server.connect();
-    let (items, slabs) = (stats(&mut client, " items"), stats(&mut client, " slabs"));
+    let (items, slabs) = (client.stats(" items"), client.stats(" slabs"));
     let ids: Vec<&str> = slabs.keys().filter_map(|name| name.strip_suffix(":chunk_size")).collect();
     assert!(ids.len() > 10 && ids.iter().all(|id| is_count(id)), "{ids:?}");
     let mut stored = 0;
@@ -134,7 +122,7 @@ fn each_class() {
 #[test]
 fn the_sizes_of_items() {
     let server = filled();
-    let sizes = stats(&mut server.connect(), " sizes");
+    let sizes = server.connect().stats(" sizes");
     let step = |size: &String| size.parse::<u64>().is_ok_and(|size| size % 32 == 0);
     assert!(sizes.keys().all(step), "{sizes:?}");
     let counts = sizes.values().map(|count| count.parse::<u64>().expect("a count"));

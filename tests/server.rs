@@ -2,16 +2,17 @@
 
 mod common;
 
-use common::{Client, PATIENCE, Random, Server, server_path, temp_dir, wait_for};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::{
+    Client, PATIENCE, Random, Server, fails, server_path, signal, spawn, temp_dir, wait_for,
+};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -24,21 +25,6 @@ fn stream(server: &Server) -> TcpStream {
     stream.set_nodelay(true).expect("no delay");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid.cast_signed()), signal).expect("a running process");
-}
-
-/// A server started with arguments of its own, on no port unless they say so.
-fn spawn(args: &[&str]) -> Child {
-    let user: &[&str] = if nix::unistd::geteuid().is_root() { &["-u", "root"] } else { &[] };
-    Command::new(server_path())
-        .args(user)
-        .args(args)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a server")
 }
 
 /// Small requests of many kinds and what they are answered, together.
@@ -334,7 +320,7 @@ fn a_file_that_is_no_socket_stays() {
     let dir = temp_dir("unix");
     let path = dir.join("precious");
     fs::write(&path, "data").expect("a file");
-    fails(&["-s", path.to_str().expect("a path")], "failed to listen on UNIX socket");
+    fails(spawn(&["-s", path.to_str().expect("a path")]), "failed to listen on UNIX socket");
     assert_eq!(fs::read_to_string(&path).expect("the file"), "data");
     fs::remove_dir_all(dir).expect("its directory");
 }
@@ -343,17 +329,9 @@ fn a_file_that_is_no_socket_stays() {
 fn what_cannot_be_bound_ends_the_start_with_one_line() {
     let server = Server::start(&[]);
     let port = server.port.to_string();
-    fails(&["-l", "127.0.0.1", "-p", &port], "in use");
-    fails(&["-l", "no-such-host.invalid"], "no-such-host.invalid");
-    fails(&["-l", "192.0.2.1", "-p", "-1"], "192.0.2.1");
-}
-
-fn fails(args: &[&str], because: &str) {
-    let ended = spawn(args).wait_with_output().expect("an end");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success());
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains(because), "{said}");
+    fails(spawn(&["-l", "127.0.0.1", "-p", &port]), "in use");
+    fails(spawn(&["-l", "no-such-host.invalid"]), "no-such-host.invalid");
+    fails(spawn(&["-l", "192.0.2.1", "-p", "-1"]), "192.0.2.1");
 }
 
 #[test]
@@ -395,8 +373,8 @@ fn a_stopping_server_answers_what_it_was_asked() {
         for client in &mut clients {
             client.write_all(asked.as_bytes()).expect("requests");
         }
-        signal(server.pid(), Signal::SIGHUP);
-        signal(server.pid(), ending);
+        server.signal(Signal::SIGHUP);
+        server.signal(ending);
         let answers = "STORED\r\n".repeat(50);
         let answers = answers + &format!("VALUE k 0 500\r\n{value}\r\nEND\r\n").repeat(50);
         for client in &mut clients {

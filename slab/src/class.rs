@@ -161,16 +161,31 @@ impl<'a, P> ClassGuard<'a, P> {
     /// Gives an empty draining page back to the pool and its memory to the system; false, and the
     /// page is in service again, where it is not empty.
     pub fn finish_drain(&mut self, page: PageNo) -> bool {
-        let emptied = self.let_go(page);
+        let emptied = self.take_off(page);
         if emptied {
+            let words = self.slabs.words_of(page);
+            // The next owner counts on zeroes, so memory that the system will not take is cleared.
+            if self.words().release(words.clone()).is_err() {
+                self.words().zero(words);
+            }
             self.slabs.pool.put(page, self.per_page());
         }
         emptied
     }
 
     /// As [`ClassGuard::finish_drain`], but the page stays in use: it is the caller's to be given
-    /// to another class at once, by [`ClassGuard::adopt`].
+    /// to another class at once, by [`ClassGuard::adopt`]. Its memory stays, as there may be none
+    /// in exchange.
     pub fn let_go(&mut self, page: PageNo) -> bool {
+        let emptied = self.take_off(page);
+        if emptied {
+            self.words().zero(self.slabs.words_of(page));
+        }
+        emptied
+    }
+
+    /// The page is nobody's, if it is empty; else it is in service again.
+    fn take_off(&mut self, page: PageNo) -> bool {
         let record = self.slabs.record(page);
         debug_assert!(record.draining() && record.class() == self.class);
         if record.used() > 0 {
@@ -183,7 +198,6 @@ impl<'a, P> ClassGuard<'a, P> {
         }
         self.state.pages.retain(|p| *p != page);
         record.assign(ClassId(0));
-        self.slabs.blank(self.slabs.words_of(page));
         true
     }
 

@@ -9,6 +9,7 @@ use crate::page::PageNo;
 use crate::slabs::Slabs;
 use crate::sync::Ordering::Relaxed;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// What the records of a file said.
 #[derive(Debug, Default)]
@@ -30,7 +31,12 @@ impl<P> Slabs<P> {
             let record = self.record(page);
             match record.sound_class() {
                 Some(ClassId(0)) => continue,
-                Some(class) if class <= largest && page.0 < whole => {
+                // A copy of the file may have holes where there were zeroes.
+                Some(class)
+                    if class <= largest
+                        && page.0 < whole
+                        && self.arena.commit(self.words_of(page)).is_ok() =>
+                {
                     record.assign(class);
                     found.pages.push((page, class));
                 }
@@ -43,9 +49,9 @@ impl<P> Slabs<P> {
         let next = found.pages.last().map_or(0, |(page, _)| page.0 + 1);
         let free: Vec<PageNo> =
             (0..next).map(PageNo).filter(|page| self.owner_of(*page) == ClassId(0)).collect();
-        free.iter().for_each(|page| self.blank(self.words_of(*page)));
+        free.iter().for_each(|page| self.discard(self.words_of(*page)));
         if next < ceiling {
-            self.blank(self.words_of(PageNo(next)).start..self.arena.len());
+            self.discard(self.words_of(PageNo(next)).start..self.arena.len());
         }
         let chunks = |class| u64::from(self.geometry().chunks_per_page(class));
         let chunks = found.pages.iter().map(|(_, class)| chunks(*class)).sum();
@@ -53,6 +59,13 @@ impl<P> Slabs<P> {
         let beyond = if self.first_page_beyond_limit { owners.len() as u32 } else { 0 };
         self.pool.restore(next, free, chunks, beyond);
         found
+    }
+
+    /// Makes pages that nobody owns read as zero.
+    fn discard(&self, words: Range<usize>) {
+        if self.arena.discard(words.clone()).is_err() {
+            self.arena.zero(words);
+        }
     }
 
     /// Puts a page in service of the class that its record names. `keep` is asked about each of its
@@ -96,6 +109,7 @@ mod tests {
     use crate::sync::AtomicU32;
     use crate::{Geometry, Options, Place};
     use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
 
     const PAGE: u32 = 32 << 10;
@@ -117,6 +131,27 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len((1 << 16) + 32 * u64::from(PAGE)).unwrap();
         Arc::new(file)
+    }
+
+    /// There may be none in exchange by the time that it is written to.
+    #[test]
+    fn a_page_that_goes_to_another_class_keeps_its_room() {
+        let file = file();
+        let slabs = slabs(&file);
+        let (from, to) = (ClassId(1), ClassId(3));
+        let mut class = slabs.lock(from);
+        assert!(class.grow());
+        let (page, room) = (class.pages()[0], file.metadata().unwrap().blocks());
+        slabs.words()[slabs.words_of(page)][7].store(9, Relaxed);
+        assert!(class.start_drain(page) && class.let_go(page));
+        drop(class);
+        slabs.lock(to).adopt(page, from);
+        assert_eq!(file.metadata().unwrap().blocks(), room);
+        assert_eq!(slabs.words()[slabs.words_of(page)][7].load(Relaxed), 0);
+        assert_eq!(slabs.owner_of(page), to);
+        // Given back, it leaves its room.
+        assert!(slabs.lock(to).start_drain(page) && slabs.lock(to).finish_drain(page));
+        assert!(file.metadata().unwrap().blocks() < room);
     }
 
     /// Restores with every chunk whose first word is not zero; how many those are.

@@ -173,15 +173,6 @@ impl<P> Slabs<P> {
         start..start + (1 << self.page_shift)
     }
 
-    /// Makes a page that nobody owns read as zero, and gives its memory back where that can be.
-    pub(crate) fn blank(&self, words: Range<usize>) {
-        // The next owner counts on zeroes, so memory that the system will not take is cleared.
-        if self.arena.release(words.clone()).is_err() {
-            let used = self.arena[words].iter().filter(|word| word.load(Relaxed) != 0);
-            used.for_each(|word| word.store(0, Relaxed));
-        }
-    }
-
     /// A chunk of this class now has this deadline (0: none), written before.
     #[inline]
     pub fn note_deadline(&self, chunk: ChunkRef, class: ClassId, deadline: u32) {

@@ -5,22 +5,40 @@
 //! are no files.
 
 use crate::sync::AtomicU32;
+use crate::sync::Ordering::Relaxed;
+#[cfg(not(any(loom, miri)))]
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+#[cfg(not(any(loom, miri)))]
+use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+#[cfg(not(any(loom, miri)))]
+use std::sync::atomic::AtomicBool;
 
 /// `len` zeroed words, resident only where touched. Sharing them as atomics is what lets a reader
 /// look at memory that a writer may be changing.
 pub struct Words {
     #[cfg(not(any(loom, miri)))]
     map: memmap2::MmapRaw,
-    /// The file that they are a part of, and where in it they begin.
     #[cfg(not(any(loom, miri)))]
-    file: Option<(Arc<File>, u64)>,
+    file: Option<InFile>,
     #[cfg(any(loom, miri))]
     map: Box<[AtomicU32]>,
 }
+
+/// The file that words are a part of, and where in it they begin.
+#[cfg(not(any(loom, miri)))]
+struct InFile {
+    file: Arc<File>,
+    at: u64,
+    /// Some of the words were given back, and are not the file's until they are committed again.
+    has_holes: AtomicBool,
+}
+
+#[cfg(not(any(loom, miri)))]
+const READ_AND_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 #[cfg(not(any(loom, miri)))]
 impl Words {
@@ -34,19 +52,33 @@ impl Words {
     /// end there is nothing to read or write.
     pub fn of_file(file: &Arc<File>, at: u64, len: usize) -> io::Result<Words> {
         let map = memmap2::MmapOptions::new().offset(at).len(len.max(1) * 4).map_raw(&**file)?;
-        Ok(Words { map, file: Some((file.clone(), at)) })
+        let file = InFile { file: file.clone(), at, has_holes: AtomicBool::new(false) };
+        Ok(Words { map, file: Some(file) })
     }
 
     /// Makes sure that the memory of `range` can be had. Anonymous memory is the system's to find;
     /// room in a file is taken now, since a write that finds none would end the process.
     #[inline]
     pub fn commit(&self, range: Range<usize>) -> io::Result<()> {
-        let Some((file, at)) = &self.file else { return Ok(()) };
-        in_file::allocate(file, at + range.start as u64 * 4, range.len() as u64 * 4)
+        let Some(file) = &self.file else { return Ok(()) };
+        let (at, len) = (file.at + range.start as u64 * 4, range.len() * 4);
+        in_file::allocate(&file.file, at, len as u64)?;
+        if !file.has_holes.load(Relaxed) {
+            return Ok(());
+        }
+        let (flags, protection) = (MapFlags::SHARED | MapFlags::FIXED, READ_AND_WRITE);
+        let to = self.address(range.start);
+        // SAFETY: as for the hole in `release`; the file is as long as was asked for in `of_file`.
+        unsafe { mmap(to, len, protection, flags, &file.file, at) }?;
+        Ok(())
     }
 
     /// Gives the memory of `range` back to the system, as far as it is whole system pages; all of
     /// it reads as zero from then on, unless this fails.
+    ///
+    /// A reader may still look at it. In a file it would be given new room for that, or end the
+    /// process where there is none, so memory without a file takes its place until the next
+    /// [`Words::commit`].
     pub fn release(&self, range: Range<usize>) -> io::Result<()> {
         let page = rustix::param::page_size();
         let (from, to) = ((range.start * 4).next_multiple_of(page), range.end * 4 / page * page);
@@ -56,14 +88,22 @@ impl Words {
         }
         self.zero(range.start..from / 4);
         self.zero(to / 4..range.end);
-        if let Some((file, at)) = &self.file {
-            return in_file::punch(file, at + from as u64, (to - from) as u64);
-        }
-        // SAFETY: the mapping is anonymous and private and `self` owns it; all access is through
-        // atomics (see `deref`), to which dropping the pages is a store of zero.
-        unsafe {
-            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from)
-        }
+        let Some(file) = &self.file else {
+            // SAFETY: the mapping is anonymous and private and `self` owns it; all access is
+            // through atomics (see `deref`), to which dropping the pages is a store of zero.
+            return unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from)
+            };
+        };
+        let (hole, at, len) = (self.address(from / 4), file.at + from as u64, to - from);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        file.has_holes.store(true, Relaxed);
+        // SAFETY: the range lies within the mapping, which `self` owns and unmaps as a whole; all
+        // access is through atomics (see `deref`), to which other memory of zeroes is a store of
+        // zero.
+        unsafe { mmap_anonymous(hole, len, READ_AND_WRITE, flags) }?;
+        in_file::punch(&file.file, at, len as u64)
+            .or_else(|_| in_file::write_zeroes(&file.file, at, len as u64))
     }
 
     /// Has the system bring the memory of `range` now, which changes nothing that is there. Fails
@@ -77,10 +117,14 @@ impl Words {
         self.map.advise_range(memmap2::Advice::PopulateWrite, from, to - from)
     }
 
-    fn zero(&self, range: Range<usize>) {
-        for word in &self[range] {
-            word.store(0, crate::sync::Ordering::Relaxed);
-        }
+    /// As [`Words::release`], while nobody else can look at any of it.
+    pub fn discard(&self, range: Range<usize>) -> io::Result<()> {
+        let Some(file) = &self.file else { return self.release(range) };
+        in_file::punch(&file.file, file.at + range.start as u64 * 4, range.len() as u64 * 4)
+    }
+
+    fn address(&self, word: usize) -> *mut c_void {
+        self.map.as_mut_ptr().cast::<u32>().wrapping_add(word).cast()
     }
 
     /// Asks for huge pages (`-L`).
@@ -104,9 +148,7 @@ impl Words {
     }
 
     pub fn release(&self, range: Range<usize>) -> io::Result<()> {
-        for word in &self.map[range] {
-            word.store(0, crate::sync::Ordering::Relaxed);
-        }
+        self.zero(range);
         Ok(())
     }
 
@@ -114,8 +156,21 @@ impl Words {
         Ok(())
     }
 
+    pub fn discard(&self, range: Range<usize>) -> io::Result<()> {
+        self.release(range)
+    }
+
     pub fn huge_pages(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Words {
+    /// Makes all of `range` read as zero, and keeps its memory.
+    pub fn zero(&self, range: Range<usize>) {
+        // Nobody has memory brought in only to write what it says already.
+        let used = self[range].iter().filter(|word| word.load(Relaxed) != 0);
+        used.for_each(|word| word.store(0, Relaxed));
     }
 }
 
@@ -157,7 +212,7 @@ mod in_file {
         }
     }
 
-    fn write_zeroes(file: &File, mut at: u64, len: u64) -> io::Result<()> {
+    pub(super) fn write_zeroes(file: &File, mut at: u64, len: u64) -> io::Result<()> {
         let end = at + len;
         while at < end {
             let piece = &ZEROES[..ZEROES.len().min((end - at) as usize)];
@@ -177,7 +232,6 @@ mod in_file {
 #[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use super::*;
-    use crate::sync::Ordering::Relaxed;
     use std::os::unix::fs::MetadataExt;
 
     #[test]
@@ -194,7 +248,15 @@ mod tests {
         let before = room();
         words.release(0..1 << 15).unwrap();
         assert_eq!((again[5].load(Relaxed), words.len()), (0, 1 << 16));
-        assert!(room() < before, "{} of {before} bytes", room());
+        let less = room();
+        assert!(less < before, "{less} of {before} bytes");
+        // Whoever looks there, or writes by mistake, takes no room in the file.
+        words[9].store(7, Relaxed);
+        assert_eq!((words[9].load(Relaxed), again[9].load(Relaxed)), (7, 0));
+        words.commit(0..1 << 15).unwrap();
+        assert_eq!((words[9].load(Relaxed), room()), (0, before));
+        words[9].store(8, Relaxed);
+        assert_eq!(again[9].load(Relaxed), 8);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Signals, as a file that becomes readable and two flags.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::{flag, low_level::pipe};
 use std::io::{ErrorKind, Read, Result};
 use std::os::fd::{AsRawFd, RawFd};
@@ -28,6 +28,8 @@ impl Signals {
             flag::register(signal, signals.stop.clone())?;
         }
         flag::register(SIGHUP, signals.hangup.clone())?;
+        // Nobody asks whether it came: what would make a file too long fails, and says so.
+        flag::register(SIGXFSZ, Arc::default())?;
         // Behind the flags: they are set when the pipe wakes somebody.
         for signal in STOPPING.into_iter().chain([SIGHUP]) {
             pipe::register(signal, sender.try_clone()?)?;

@@ -352,8 +352,9 @@ fn make_shard(
         if reach == limit {
             return Err(e);
         }
+        let made = reserve_shard(s, geometry, (limit, limit), secrets, place)?;
         warn!("cache_memlimit cannot raise -m: {e}");
-        reserve_shard(s, geometry, (limit, limit), secrets, place)
+        Ok(made)
     })
 }
 

@@ -4,10 +4,15 @@
 //! how a transcript proves that it tells the truth about memcached.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod faults;
+pub mod load;
 pub mod packets;
 pub mod requests;
 pub mod transcript;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -60,6 +65,30 @@ pub fn temp_dir(what: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("rc-{what}-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a temporary directory");
     dir
+}
+
+/// A server started with arguments of its own, on no port unless they say so.
+pub fn spawn(args: &[&str]) -> Child {
+    spawn_by(&mut Command::new(server_path()), args)
+}
+
+/// The same by a command that starts it.
+pub fn spawn_by(command: &mut Command, args: &[&str]) -> Child {
+    let user: &[&str] = if nix::unistd::geteuid().is_root() { &["-u", "root"] } else { &[] };
+    command.args(user).args(args).stderr(Stdio::piped()).spawn().expect("a server")
+}
+
+/// Asserts that a start ends in a failure and one line that says why.
+pub fn fails(started: Child, because: &str) {
+    let ended = started.wait_with_output().expect("an end");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code().is_some_and(|code| code != 0), "{}: {said}", ended.status);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(because), "{said}");
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("a running process");
 }
 
 /// A running server; dropping it ends the process.
@@ -151,23 +180,13 @@ impl Server {
         self.ask("debugtime 0") == "OK"
     }
 
+    pub fn signal(&self, signal: Signal) {
+        self::signal(self.pid(), signal);
+    }
+
     /// A figure of `stats`.
     pub fn stat(&self, name: &str) -> Option<u64> {
-        let mut client = self.connect();
-        client.send(b"stats\r\n");
-        let mut found = None;
-        loop {
-            let line = client.line();
-            let mut words = line.split(' ').skip(1);
-            match (line.as_str(), words.next()) {
-                // An empty line is the end of a connection that was refused.
-                ("END" | "", _) => return found,
-                (_, Some(word)) if word == name => {
-                    found = words.next().and_then(|number| number.parse().ok());
-                }
-                _ => {}
-            }
-        }
+        self.connect().stat(name)
     }
 
     /// Bytes of a line such as `VmRSS` of the process's status, as the kernel counts them.
@@ -181,8 +200,7 @@ impl Server {
 
     /// Asks the server to end, with SIGTERM, and says how it did; `None` if it would not.
     pub fn stop(self) -> Option<ExitStatus> {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+        self.signal(Signal::SIGTERM);
         self.ended()
     }
 
@@ -232,6 +250,8 @@ pub struct Client {
     taken: usize,
     /// No byte came within [`REPLY_LIMIT`]: what looks like the end is a silence.
     pub timed_out: bool,
+    /// The last line that was taken did not end.
+    pub cut_off: bool,
 }
 
 impl Client {
@@ -239,7 +259,13 @@ impl Client {
         stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(REPLY_LIMIT)).expect("a timeout");
         stream.set_write_timeout(Some(REPLY_LIMIT)).expect("a timeout");
-        Client { stream, pending: Vec::new(), taken: 0, timed_out: false }
+        Client { stream, pending: Vec::new(), taken: 0, timed_out: false, cut_off: false }
+    }
+
+    /// Lets the server take as long as this to say or to take something.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("a timeout");
+        self.stream.set_write_timeout(Some(patience)).expect("a timeout");
     }
 
     /// The port that it came from, as text.
@@ -304,20 +330,63 @@ impl Client {
 
     /// The next `len` bytes, fewer if the server closes or falls silent before.
     pub fn take(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map_while(|_| self.next()).collect()
+        let mut taken = Vec::with_capacity(len);
+        while taken.len() < len && self.peek().is_some() {
+            let there = &self.pending[self.taken..];
+            let part = &there[..there.len().min(len - taken.len())];
+            taken.extend_from_slice(part);
+            self.taken += part.len();
+        }
+        taken
     }
 
     /// The next line without its end; what there is of it if the server closes or falls silent.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
+        self.cut_off = true;
         while let Some(byte) = self.next() {
             if byte == b'\n' {
                 line.pop_if(|last| *last == b'\r');
+                self.cut_off = false;
                 break;
             }
             line.push(byte);
         }
         String::from_utf8_lossy(&line).into_owned()
+    }
+
+    /// An answer to `stats`, or what there is of it. Telegraf gives up at a line that is not three
+    /// words.
+    pub fn stats(&mut self, topic: &str) -> HashMap<String, String> {
+        self.send(format!("stats{topic}\r\n").as_bytes());
+        let mut figures = HashMap::new();
+        loop {
+            let line = self.line();
+            if line == "END" || self.cut_off {
+                return figures;
+            }
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!((words.len(), words[0]), (3, "STAT"), "{line:?}");
+            figures.insert(words[1].to_owned(), words[2].to_owned());
+        }
+    }
+
+    /// A figure of `stats`.
+    pub fn stat(&mut self, name: &str) -> Option<u64> {
+        self.send(b"stats\r\n");
+        let mut found = None;
+        loop {
+            let line = self.line();
+            let mut words = line.split(' ').skip(1);
+            match (line.as_str(), words.next()) {
+                // An empty line is the end of a connection that was refused.
+                ("END" | "", _) => return found,
+                (_, Some(word)) if word == name => {
+                    found = words.next().and_then(|number| number.parse().ok());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Asserts that the next bytes are exactly `wanted`.

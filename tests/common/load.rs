@@ -1,7 +1,7 @@
-//! A client that remembers what it was told, and so knows what must be there, and what may be, when
-//! the server has died under it and come back.
+//! A client that remembers what it was told. It knows what each answer has to be, to the byte, and
+//! what must be there, and what may be, when the server has died under it and come back.
 
-use crate::common::{Client, Random};
+use super::{Client, Random};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ const BATCH_MAX: usize = 8;
 const SLACK: Duration = Duration::from_secs(2);
 /// Bytes that fill a value.
 const SIZES: [usize; 12] = [0, 1, 5, 17, 40, 100, 300, 900, 4_000, 9_000, 40_000, 150_000];
+
+const NO_NUMBER: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
 /// What a key may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,21 @@ enum State {
     Number(u64),
 }
 
+/// When a key dies: the server counted from some moment between a step and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deadline {
+    earliest: Instant,
+    latest: Instant,
+}
+
+impl Deadline {
+    /// Of a time to live, which is none where it is 0.
+    fn of(ttl: u32) -> Option<Deadline> {
+        let at = Instant::now() + Duration::from_secs(u64::from(ttl));
+        (ttl != 0).then_some(Deadline { earliest: at, latest: at })
+    }
+}
+
 /// All that is known of a key.
 #[derive(Clone, Debug)]
 struct Known {
@@ -33,12 +50,12 @@ struct Known {
     /// What the last step would have made of it: nobody said whether it came to that.
     doubt: Option<State>,
     /// When it dies, as it is and if the step in doubt was done.
-    deadlines: [Option<Instant>; 2],
+    deadlines: [Option<Deadline>; 2],
     /// It may be gone all the same: a flush was not answered.
     perhaps_flushed: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Set { size: usize, ttl: u32 },
     Append,
@@ -47,6 +64,7 @@ enum Step {
     Incr(u64),
     Touch(u32),
     Gets,
+    Meta,
 }
 
 /// What an audit came to.
@@ -64,6 +82,8 @@ pub struct Memory {
     uniques: HashSet<u64>,
     version: u64,
     pub steps: u64,
+    /// Answers that cannot be: a connection out of step, or something that was never stored.
+    pub wrong: Vec<String>,
 }
 
 impl Memory {
@@ -76,6 +96,7 @@ impl Memory {
             uniques: HashSet::new(),
             version: 0,
             steps: 0,
+            wrong: Vec::new(),
         }
     }
 
@@ -122,9 +143,10 @@ impl Memory {
             self.doubt(*n, *step, versions + 1 + at as u64);
         }
         self.version += batch.len() as u64;
+        let asked = Instant::now();
         let sent = client.try_send(&request).is_ok();
-        for (n, step) in batch {
-            if !sent || !self.answer(client, n, step) {
+        for (at, (n, step)) in batch.into_iter().enumerate() {
+            if !sent || !self.answer(client, (n, step, versions + 1 + at as u64), asked) {
                 return false;
             }
             self.steps += 1;
@@ -142,6 +164,7 @@ impl Memory {
             11 => Step::Number(r.below(1_000) as u64),
             12 | 13 => Step::Incr(r.below(100_000) as u64),
             14 => Step::Touch(ttl),
+            _ if r.once_in(2) => Step::Meta,
             _ => Step::Gets,
         }
     }
@@ -160,18 +183,17 @@ impl Memory {
             Step::Incr(by) => format!("incr {key} {by}\r\n").into_bytes(),
             Step::Touch(ttl) => format!("touch {key} {ttl}\r\n").into_bytes(),
             Step::Gets => format!("gets {key}\r\n").into_bytes(),
+            Step::Meta => format!("mg {key} s f c k O{version} v\r\n").into_bytes(),
         }
     }
 
     /// Notes what a step that is about to be sent may come to.
     fn doubt(&mut self, n: usize, step: Step, version: u64) {
         let mut known = self.known(n);
-        let deadline =
-            |ttl: u32| (ttl != 0).then(|| Instant::now() + Duration::from_secs(u64::from(ttl)));
         known.deadlines[1] = known.deadlines[0];
         known.doubt = match (step, known.state) {
             (Step::Set { ttl, .. }, _) => {
-                known.deadlines[1] = deadline(ttl);
+                known.deadlines[1] = Deadline::of(ttl);
                 Some(State::Value { version, appended: 0 })
             }
             (Step::Number(number), _) => {
@@ -184,7 +206,7 @@ impl Memory {
             }
             (Step::Incr(by), State::Number(number)) => Some(State::Number(number + by)),
             (Step::Touch(ttl), state) => {
-                known.deadlines[1] = deadline(ttl);
+                known.deadlines[1] = Deadline::of(ttl);
                 Some(state)
             }
             (_, state) => Some(state),
@@ -193,29 +215,55 @@ impl Memory {
     }
 
     /// Reads an answer and notes that the step was done, or what it found; false where there is
-    /// none.
-    fn answer(&mut self, client: &mut Client, n: usize, step: Step) -> bool {
+    /// none, or not what can be one.
+    fn answer(
+        &mut self,
+        client: &mut Client,
+        (n, step, version): (usize, Step, u64),
+        asked: Instant,
+    ) -> bool {
         let line = client.line();
-        if !is_whole(&line) {
-            return false;
-        }
-        if line.starts_with("VALUE ") && !self.take_value(client, &line) {
+        if client.cut_off {
             return false;
         }
         let mut known = self.known(n);
+        let found = match step {
+            Step::Gets if line != "END" => self.take_value(client, n, &line),
+            Step::Meta if line.starts_with("VA ") => self.take_meta(client, n, version, &line),
+            _ => Some(None),
+        };
+        let Some(found) = found else { return false };
+        let late = |deadline: Deadline| asked > deadline.latest + SLACK;
+        let is_right = match found {
+            Some(state) => state == known.state && !known.deadlines[0].is_some_and(late),
+            None if step == Step::Meta => line == format!("EN k{} O{version}", self.key(n)),
+            None => is_answer(step, known.state, &line),
+        };
+        if !is_right {
+            self.wrong.push(format!(
+                "{}: {step:?} of version {version}: answer {line:?}, value {found:?}, known {known:?}",
+                self.key(n)
+            ));
+            return false;
+        }
         let done = match step {
             Step::Set { .. } | Step::Number(_) | Step::Append => line == "STORED",
             Step::Delete => line == "DELETED",
             Step::Incr(_) => line.bytes().all(|b| b.is_ascii_digit()),
             Step::Touch(_) => line == "TOUCHED",
-            Step::Gets => false,
+            Step::Gets | Step::Meta => false,
         };
         if done {
             known.state = known.doubt.expect("a step that was sent");
             known.deadlines[0] = known.deadlines[1];
+            if let (Step::Set { ttl, .. } | Step::Touch(ttl), Some(deadline)) =
+                (step, &mut known.deadlines[0])
+            {
+                deadline.latest = Instant::now() + Duration::from_secs(u64::from(ttl));
+            }
             // What the key was before is no matter any more.
             known.perhaps_flushed = false;
-        } else if matches!(line.as_str(), "NOT_FOUND" | "END") {
+        } else if line == "NOT_FOUND" || matches!((step, found), (Step::Gets | Step::Meta, None)) {
             known.state = State::Absent;
         } else if line == "NOT_STORED" || line.starts_with("SERVER_ERROR") {
             // It was evicted, or there was no memory to change it.
@@ -226,12 +274,51 @@ impl Memory {
         true
     }
 
-    /// The rest of a `gets`: its unique was never seen before with another value.
-    fn take_value(&mut self, client: &mut Client, line: &str) -> bool {
+    /// The rest of an answer to `gets`, and what the value says it is. The inner `None`: it is not
+    /// what can be this key's; the outer: it was cut off.
+    fn take_value(&mut self, client: &mut Client, n: usize, line: &str) -> Option<Option<State>> {
         let words: Vec<&str> = line.split(' ').collect();
-        let len: usize = words[3].parse().expect("a length");
-        self.uniques.insert(words[4].parse().expect("a unique"));
-        client.take(len + 2).len() == len + 2 && client.line() == "END"
+        let ["VALUE", key, flags, len, unique] = words[..] else { return Some(None) };
+        let (Ok(len), Ok(unique)) = (len.parse::<usize>(), unique.parse()) else {
+            return Some(None);
+        };
+        self.uniques.insert(unique);
+        let (value, end) = (client.take(len + 2), client.line());
+        if client.cut_off {
+            return None;
+        }
+        let ours = key == self.key(n)
+            && flags == (n % 3).to_string()
+            && value.ends_with(b"\r\n")
+            && end == "END";
+        Some(ours.then(|| read_value(key, &value[..len])).flatten())
+    }
+
+    /// As [`Memory::take_value`], of an answer to `mg`.
+    fn take_meta(
+        &mut self,
+        client: &mut Client,
+        n: usize,
+        version: u64,
+        line: &str,
+    ) -> Option<Option<State>> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["VA", len, size, flags, unique, key, opaque] = words[..] else { return Some(None) };
+        let Ok(bytes) = len.parse::<usize>() else { return Some(None) };
+        if let Some(unique) = unique.strip_prefix('c').and_then(|c| c.parse().ok()) {
+            self.uniques.insert(unique);
+        }
+        let value = client.take(bytes + 2);
+        if value.len() < bytes + 2 {
+            return None;
+        }
+        let name = self.key(n);
+        let ours = size == format!("s{len}")
+            && flags == format!("f{}", n % 3)
+            && key == format!("k{name}")
+            && opaque == format!("O{version}")
+            && value.ends_with(b"\r\n");
+        Some(ours.then(|| read_value(&name, &value[..bytes])).flatten())
     }
 
     /// Uniques that were handed out for this client's items.
@@ -241,6 +328,7 @@ impl Memory {
 
     /// Compares what is there with what must be, and learns what came of steps in doubt.
     pub fn audit(&mut self, client: &mut Client, audit: &mut Audit) {
+        audit.wrong.append(&mut self.wrong);
         for n in 0..KEYS {
             let (key, known) = (self.key(n), self.known(n));
             let asked = Instant::now();
@@ -272,17 +360,18 @@ impl Memory {
         }
     }
 
-    fn settle(&mut self, n: usize, state: State, deadline: Option<Instant>) -> Option<Known> {
+    fn settle(&mut self, n: usize, state: State, deadline: Option<Deadline>) -> Option<Known> {
         let deadlines = [deadline; 2];
         self.known.insert(n, Known { state, doubt: None, deadlines, perhaps_flushed: false })
     }
 
     fn judge(&self, n: usize, known: &Known, is: State, asked: Instant, audit: &mut Audit) {
         let states = [Some(known.state), known.doubt];
-        let may_be = |state: State, deadline: Option<Instant>| {
-            is == state && deadline.is_none_or(|at| is == State::Absent || asked < at + SLACK)
-        };
-        let dies = |deadline: Option<Instant>| deadline.is_some_and(|at| asked + SLACK > at);
+        let lives = |at: Deadline| is == State::Absent || asked < at.latest + SLACK;
+        let may_be =
+            |state: State, deadline: Option<Deadline>| is == state && deadline.is_none_or(lives);
+        let dies =
+            |deadline: Option<Deadline>| deadline.is_some_and(|at| asked + SLACK > at.earliest);
         let possible = states
             .iter()
             .zip(known.deadlines)
@@ -322,13 +411,20 @@ fn fetch(client: &mut Client, key: &str, n: usize) -> Result<State, String> {
 }
 
 /// A value says whose it is, its version, its length and its sum, and is filled from those.
-fn value_of(key: &str, version: u64, size: usize) -> Vec<u8> {
+pub fn value_of(key: &str, version: u64, size: usize) -> Vec<u8> {
     let mut value = format!("{key} {version} {size} ").into_bytes();
     let mut filler = Random::new(version ^ size as u64);
-    value.extend((0..size).map(|_| b'a' + filler.below(26) as u8));
+    // Quickly made, also of a large value, since much of a test is to make them.
+    let letters: Vec<u8> = (0..size.min(251)).map(|_| b'a' + filler.below(26) as u8).collect();
+    value.extend(letters.iter().cycle().take(size));
     let sum = crc32fast::hash(&value);
     value.extend(format!(" {sum:08x}").bytes());
     value
+}
+
+/// True of a value that was stored for the key, at whatever time.
+pub fn is_value_of(key: &str, value: &[u8]) -> bool {
+    read_value(key, value).is_some()
 }
 
 fn read_value(key: &str, value: &[u8]) -> Option<State> {
@@ -349,9 +445,21 @@ pub fn key_of(name: &str, n: usize) -> String {
     format!("c{name}:{n}:{}", "k".repeat(n % 60))
 }
 
-/// True of an answer that was not cut off by the server's end.
-fn is_whole(line: &str) -> bool {
-    let whole = ["STORED", "DELETED", "TOUCHED", "END", "NOT_FOUND", "NOT_STORED"];
-    let number = !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit());
-    whole.contains(&line) || number || line.contains(' ')
+/// True of a line that can be the answer to a step on a key that is in this state, or that was
+/// evicted or has expired.
+fn is_answer(step: Step, state: State, line: &str) -> bool {
+    let refused = line.starts_with("SERVER_ERROR out of memory");
+    let is_there = state != State::Absent;
+    match step {
+        Step::Set { .. } | Step::Number(_) => line == "STORED" || refused,
+        Step::Append => line == "NOT_STORED" || is_there && (line == "STORED" || refused),
+        Step::Delete => line == "NOT_FOUND" || is_there && line == "DELETED",
+        Step::Touch(_) => line == "NOT_FOUND" || is_there && (line == "TOUCHED" || refused),
+        Step::Gets | Step::Meta => line == "END",
+        Step::Incr(by) => match state {
+            State::Absent => line == "NOT_FOUND",
+            State::Number(n) => line == (n + by).to_string() || line == "NOT_FOUND" || refused,
+            State::Value { .. } => line == "NOT_FOUND" || line == NO_NUMBER,
+        },
+    }
 }
