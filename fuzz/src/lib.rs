@@ -1,6 +1,8 @@
 //! What the fuzz targets share: a store small enough to be made anew for every input, connections
 //! over socket pairs, and what must be true of all of them.
 
+pub mod restart;
+
 use bumpalo::Bump;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
