@@ -1,9 +1,9 @@
 //! Starts on memory files that were damaged, or made to look sound.
 //!
-//! An input is a byte for the file and what has become of it, one for the settings of the start, and
-//! edits of eight bytes. Flipped bits, of which no sum misses as few as [`FLIPS_MAX`], must take
-//! items away at the most; after anything else, with the sums at the file's head made good again,
-//! the start and what follows must be no danger.
+//! An input is a byte for the file and what has become of it, one for the settings of the start,
+//! and edits of eight bytes. Flipped bits, of which no sum misses as few as [`FLIPS_MAX`], must
+//! take items away at the most; after anything else, with the sums at the file's head made good
+//! again, the start and what follows must be no danger.
 
 use rustcached::clock::{Clock, Exptime};
 use rustcached::config::{Eviction, Layout, Settings};
@@ -39,6 +39,9 @@ const CLASSES: usize = 28;
 /// The ledger's places, and the bytes that one takes.
 const PLACES: [usize; 2] = [32 << 10, 48 << 10];
 const PLACE_BYTES: usize = 60;
+/// Where one says how long the index was. That is believed, as nothing but address space comes of
+/// it, and left as it is, since `validate` would touch all of that.
+const LINES: usize = 52;
 /// How often a value says whose it is, bytes.
 const STRIDE: usize = 256;
 
@@ -224,6 +227,9 @@ impl Image {
         for (start, bytes) in &pieces {
             for (n, _) in bytes.chunks(4).enumerate().filter(|(_, word)| **word != [0; 4]) {
                 let at = start + n as u64 * 4;
+                if PLACES.contains(&(at as usize).wrapping_sub(LINES)) {
+                    continue;
+                }
                 words[usize::from(at >= HEAD_END) + usize::from(at >= ARENA)].push(at);
             }
         }
