@@ -201,7 +201,7 @@ fn serve(
 ) -> bool {
     connection.notice(ready);
     for _ in 0..TURNS_MAX {
-        w.begin_turns();
+        w.begin_turns(false);
         connection.take_in(w, 0);
         connection.work(w, 0, true);
         let next = connection.give_out(w, 0);
