@@ -119,6 +119,17 @@ def sasl_seeds():
             yield f"{name} then {other}", first + second + get
 
 
+def restart_seeds():
+    """Each kind of file with each kind of start: as it is, and with one edit of each kind."""
+    for kind in range(16):
+        for start in range(16):
+            yield f"whole {kind} {start}", bytes([kind, start])
+        for what in range(6):
+            for area in range(3):
+                edit = struct.pack("<BBHI", what + 6 * 2, area, 5 + 7 * what, 3 + what)
+                yield f"edit {kind} {what} {area}", bytes([kind, 0]) + edit
+
+
 def main():
     count = 0
     for path in sorted(GOLDEN.glob("golden*/*.txt")):
@@ -138,6 +149,8 @@ def main():
         write("auth", name, b"\x07" + data)
     for name, data in sasl_seeds():
         write("sasl", name, b"\x07" + data)
+    for name, data in restart_seeds():
+        write("restart", name, data)
     print(f"{count} cases of the transcripts")
 
 

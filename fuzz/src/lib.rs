@@ -1,6 +1,8 @@
 //! What the fuzz targets share: a store small enough to be made anew for every input, connections
 //! over socket pairs, and what must be true of all of them.
 
+pub mod restart;
+
 use bumpalo::Bump;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -199,7 +201,7 @@ fn serve(
 ) -> bool {
     connection.notice(ready);
     for _ in 0..TURNS_MAX {
-        w.begin_turns();
+        w.begin_turns(false);
         connection.take_in(w, 0);
         connection.work(w, 0, true);
         let next = connection.give_out(w, 0);

@@ -2,6 +2,7 @@
 
 use super::udp::UdpSockets;
 use crate::config::{Listen, ListenTraits, Settings};
+use crate::tls;
 use log::{info, warn};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -9,7 +10,7 @@ use std::env;
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
 use std::mem::take;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,26 @@ impl Listeners {
             .map_err(|e| format!("failed to write ports to {}: {e}", path.display()))
     }
 
+    /// Says so where strangers can come in: by listeners that ask nobody who they are, and that
+    /// more than this machine and its private networks can reach.
+    pub(super) fn warn_of_strangers(&self, settings: &Settings) {
+        if settings.sasl_passwords.is_some() || settings.auth_file.is_some() {
+            return;
+        }
+        let open = self.all.iter().filter(|l| !tls::must_have_one(l.traits.tls, &settings.tls));
+        let addresses = open.filter_map(|l| l.socket.local_addr().ok()?.as_socket());
+        let wide: Vec<String> =
+            addresses.filter(|a| is_wide(a.ip())).map(|a| a.to_string()).collect();
+        if !wide.is_empty() {
+            warn!(
+                "whoever reaches {} may read and change everything, unasked: keep strangers off by \
+                 -l 127.0.0.1 or a firewall, or ask them who they are by -S, -Y or -Z with \
+                 ssl_verify_mode=2",
+                wide.join(" or ")
+            );
+        }
+    }
+
     pub(super) fn all(&self) -> &[Listener] {
         &self.all
     }
@@ -100,6 +121,16 @@ impl Drop for Listeners {
             warn!("cannot remove {}: {e}", path.display());
         }
     }
+}
+
+/// True of all addresses of the machine at once, and of one that the public network may know. Who
+/// names an address of a private network has chosen who is on it.
+fn is_wide(address: IpAddr) -> bool {
+    let near = match address.to_canonical() {
+        IpAddr::V4(a) => a.is_loopback() || a.is_private() || a.is_link_local(),
+        IpAddr::V6(a) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
+    };
+    !near
 }
 
 /// Binds what `listen` names. One host name may stand for several addresses, and no address for
@@ -179,4 +210,23 @@ fn listening(socket: Socket, backlog: i32) -> Result<Socket> {
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_can_reach_is_wide() {
+        let wide = |text: &str| is_wide(text.parse().expect("an address"));
+        for near in ["127.0.0.1", "127.9.9.9", "10.1.2.3", "172.31.0.1", "192.168.0.1", "::1"]
+            .into_iter()
+            .chain(["169.254.0.1", "fd00::1", "fe80::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"])
+        {
+            assert!(!wide(near), "{near}");
+        }
+        for far in ["0.0.0.0", "::", "192.0.2.1", "172.32.0.1", "2001:db8::1", "::ffff:192.0.2.1"] {
+            assert!(wide(far), "{far}");
+        }
+    }
 }

@@ -88,6 +88,7 @@ pub fn run(mut settings: Settings) -> Result<(), String> {
     let auth = Auth::open(&settings)?;
     listeners.bind_unix(&settings)?;
     listeners.write_port_file()?;
+    listeners.warn_of_strangers(&settings);
     list_classes(&store);
     let ready = || {
         systemd::ready();

@@ -24,6 +24,8 @@ mod draft;
 mod evacuate;
 mod evict;
 mod file;
+#[cfg(all(test, not(any(loom, miri))))]
+mod flooding;
 mod flush;
 mod ghost;
 mod held;

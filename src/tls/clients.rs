@@ -11,6 +11,17 @@ use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::sync::Arc;
 
+/// True where nobody comes in without a certificate.
+pub fn must_have_one(kind: ListenTls, settings: &TlsSettings) -> bool {
+    match kind {
+        ListenTls::Peer => true,
+        ListenTls::Default => {
+            matches!(settings.verify_mode, VerifyMode::Require | VerifyMode::Once)
+        }
+        ListenTls::NoPeer | ListenTls::Off => false,
+    }
+}
+
 /// How a listener of this kind looks at certificates of clients.
 pub(super) fn verifier(
     kind: ListenTls,
@@ -19,12 +30,11 @@ pub(super) fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let authorities = files.authorities()?;
-    let mandatory = match (kind, settings.verify_mode) {
-        (ListenTls::Peer, _) => true,
-        (ListenTls::Default, VerifyMode::Require | VerifyMode::Once) => true,
-        (ListenTls::Default, VerifyMode::Request) => false,
-        _ => return Ok(Arc::new(NoClientAuth)),
-    };
+    let mandatory = must_have_one(kind, settings);
+    let asked = kind == ListenTls::Default && settings.verify_mode == VerifyMode::Request;
+    if !mandatory && !asked {
+        return Ok(Arc::new(NoClientAuth));
+    }
     let Some(roots) = authorities else {
         let algorithms = provider.signature_verification_algorithms;
         return Ok(Arc::new(NobodyKnown { mandatory, algorithms }));

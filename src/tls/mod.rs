@@ -10,6 +10,7 @@ mod files;
 mod sessions;
 mod stream;
 
+pub use clients::must_have_one;
 pub use files::Files;
 pub use stream::{Stream, is_protocol_error};
 
