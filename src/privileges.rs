@@ -90,6 +90,11 @@ pub fn locked_bytes() -> u64 {
     field_of("/proc/self/status", "VmLck:")
 }
 
+/// Bytes of memory that the process uses.
+pub fn resident_bytes() -> u64 {
+    field_of("/proc/self/status", "VmRSS:")
+}
+
 /// Bytes of memory that huge pages hold. The kernel looks at every page for it that is not one.
 pub fn huge_page_bytes() -> u64 {
     field_of("/proc/self/smaps_rollup", "AnonHugePages:")

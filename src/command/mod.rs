@@ -108,6 +108,8 @@ pub enum StatsTopic<'a> {
     Conns,
     /// Ours.
     Automover,
+    /// What the process may use and does; ours.
+    Memory,
     Detail(Option<bool>),
     DetailDump,
     Cachedump {

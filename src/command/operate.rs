@@ -165,6 +165,9 @@ pub fn start_watch(
         return Err(Error::Line("ERROR cannot pipeline other commands before watch"));
     }
     let streams = streams.ok_or(Error::Unknown)?;
+    if !store.stats().buffers.has(store.settings().watcher_logbuf_size as usize) {
+        return Err(CANNOT_WATCH);
+    }
     store.watch().add(streams, wake).map_err(|refused| match refused {
         Refused::TooMany => Error::Line("WATCHER_TOO_MANY log watcher limit reached"),
         Refused::Failed => CANNOT_WATCH,

@@ -84,10 +84,11 @@ impl SubOption {
     }
 }
 
-/// All of memcached's sub-options, and ours: `layout`, `eviction`, `bg_cpu_pct`, `checksum`,
-/// `memory_file_discard` and `udp_...`.
+/// All of memcached's sub-options, and ours: `layout`, `memory_budget`, `eviction`, `bg_cpu_pct`,
+/// `checksum`, `memory_file_discard` and `udp_...`.
 pub(super) const TABLE: &[SubOption] = &[
     value("layout", "compact|memcached", layout, "item and page layout (default: compact)"),
+    value("memory_budget", "cache|total", memory_budget, "what -m bounds (default: cache)"),
     value("eviction", "s3|lru|sieve", eviction, "what goes when memory is full (default: s3)"),
     flag("maxconns_fast", |d| d.settings.maxconns_fast = true, ""),
     flag(
@@ -294,6 +295,15 @@ fn layout(draft: &mut Draft, text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn memory_budget(draft: &mut Draft, text: &str) -> Result<(), String> {
+    draft.settings.memory_total = match text {
+        "cache" => false,
+        "total" => true,
+        _ => return Err(format!("must be cache or total, not '{text}'")),
+    };
+    Ok(())
+}
+
 fn eviction(draft: &mut Draft, text: &str) -> Result<(), String> {
     draft.settings.eviction = match text {
         "s3" => Eviction::S3,
@@ -481,6 +491,8 @@ mod tests {
     const ACCEPTED: &[&str] = &[
         "layout=compact",
         "layout=memcached",
+        "memory_budget=cache",
+        "memory_budget=total",
         "eviction=sieve",
         "maxconns_fast",
         "no_maxconns_fast",

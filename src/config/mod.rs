@@ -4,12 +4,14 @@
 mod args;
 mod auth;
 mod extended;
+mod footprint;
 mod listen;
 mod resolve;
 mod settings;
 mod size;
 mod tls;
 
+pub use footprint::{CONNECTION, Footprint, PREFIX, SESSION, TLS_CONNECTION};
 pub use settings::{Eviction, Layout, Listen, ListenTls, ListenTraits, Protocol, Settings, Udp};
 pub use tls::{KeyFormat, TlsSettings, TlsVersion, VerifyMode};
 

@@ -93,8 +93,11 @@ pub struct Udp {
 /// Everything a server needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// -m, bytes. In `Layout::Compact` it bounds the whole cache, in `Memcached` pages only.
+    /// -m, bytes. In `Layout::Compact` it bounds the whole cache, in `Memcached` pages only, and
+    /// with `memory_total` the whole process.
     pub maxbytes: u64,
+    /// `-o memory_budget=total`
+    pub memory_total: bool,
     pub layout: Layout,
     pub eviction: Eviction,
     /// -p as printed by `stats settings`; -1 is ephemeral, 0 none.
@@ -226,6 +229,7 @@ impl Settings {
 /// The defaults, but for what takes memory of its own. A constant, since no function is that long.
 const DEFAULTS: Settings = Settings {
     maxbytes: 64 << 20,
+    memory_total: false,
     layout: Layout::Compact,
     eviction: Eviction::S3,
     tcp_port: 11211,

@@ -1,6 +1,8 @@
-//! `-o read_buf_mem_limit`: what the clients' requests and answers in hand may take. As
+//! What the clients' requests and answers in hand may take: all of them together what the README
+//! states, or less by `-o read_buf_mem_limit`, and by that a worker's answers their share. As
 //! memcached's it ends the connection that is one too many, so that the others can go on.
 
+use super::dump::Dump;
 use super::{Connection, Desk, State};
 use crate::command::{Error, Replies, Reply, Say};
 use crate::config::Settings;
@@ -8,8 +10,6 @@ use crate::protocol::{Echo, Encoder};
 use crate::stats::Stats;
 use crate::watch::CloseReason;
 use memchr::memchr;
-use std::mem::replace;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// What an answer that waits for its turn's end counts, whatever it holds: about what memcached
 /// keeps for each, so that a limit that was chosen for memcached means the same here.
@@ -17,32 +17,27 @@ const ANSWER_BYTES: u64 = 1 << 10;
 /// memcached's words to a get line with more answers than that.
 const NO_ROOM: Error = Error::Server("out of memory writing get response");
 
-/// A worker's view of the limit.
+/// How many answers a worker may have in hand.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
     /// Answers of the present turn that are not sent.
     pub(super) answers: usize,
     /// As many as there may be: a worker's share, as in memcached.
     answers_max: usize,
-    /// Bytes that all connections of the server may keep from turn to turn.
-    kept_max: i64,
 }
 
 impl Room {
     pub(super) fn new(settings: &Settings) -> Room {
-        let (answers_max, kept_max) = match settings.read_buf_mem_limit {
-            0 => (usize::MAX, i64::MAX),
-            limit => {
-                let share = limit / u64::from(settings.threads) / ANSWER_BYTES;
-                (share.max(1) as usize, limit as i64)
-            }
+        let answers_max = match settings.read_buf_mem_limit {
+            0 => usize::MAX,
+            limit => (limit / u64::from(settings.threads) / ANSWER_BYTES).max(1) as usize,
         };
-        Room { answers: 0, answers_max, kept_max }
+        Room { answers: 0, answers_max }
     }
 
     /// True where answers are sent after -R requests even if nobody waits for a turn.
     pub(super) fn is_limited(&self) -> bool {
-        self.kept_max < i64::MAX
+        self.answers_max < usize::MAX
     }
 
     /// Takes room for up to `answers`; returns for how many there was some.
@@ -50,11 +45,6 @@ impl Room {
         let taken = answers.min(self.answers_max.saturating_sub(self.answers));
         self.answers += taken;
         taken
-    }
-
-    /// True where a connection may keep so many bytes more.
-    pub(super) fn has(&self, bytes: usize, stats: &Stats) -> bool {
-        stats.server.buffer_bytes.load(Relaxed).saturating_add(bytes as i64) <= self.kept_max
     }
 }
 
@@ -83,21 +73,21 @@ impl Connection {
 
     /// Brings the statistics of what connections keep up to date; true where this one keeps more.
     pub(super) fn count_buffers(&mut self, stats: &Stats) -> bool {
-        let bytes = self.rest.capacity() + self.unsent.as_ref().map_or(0, |o| o.capacity());
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if bytes == self.counted_bytes {
-            return false;
-        }
-        let before = replace(&mut self.counted_bytes, bytes);
-        stats.server.buffer_bytes.fetch_add(i64::from(bytes) - i64::from(before), Relaxed);
-        let holds = i64::from(bytes > 0) - i64::from(before > 0);
-        stats.server.buffer_count.fetch_add(holds, Relaxed);
-        bytes > before
+        let state = match &self.state {
+            State::Value(value) => value.held(),
+            State::Sasl(login) => login.held(),
+            State::Dump(_) => size_of::<Dump>(),
+            State::Watch(watcher) => watcher.held(),
+            _ => 0,
+        };
+        let unsent = self.unsent.as_ref().map_or(0, |outbox| outbox.capacity());
+        let bytes = self.rest.capacity() + unsent + state + self.transport.held();
+        stats.buffers.count(&mut self.held, bytes)
     }
 
     /// True where this connection may keep `more` bytes; else it is to be closed, and is counted.
     pub(super) fn may_keep(&self, more: usize, desk: &Desk) -> bool {
-        let has_room = desk.room.has(more, desk.store.stats());
+        let has_room = desk.store.stats().buffers.has(more);
         if !has_room {
             let counters = &desk.local.counters.thread;
             let which = if self.unsent.is_some() {
@@ -114,7 +104,6 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Prefixes;
 
     fn room(read_buf_mem_limit: u64, threads: u32) -> Room {
         Room::new(&Settings { read_buf_mem_limit, threads, ..Settings::default() })
@@ -130,15 +119,5 @@ mod tests {
         assert_eq!((least.take(2), least.take(2)), (1, 0));
         let mut unlimited = self::room(0, 4);
         assert_eq!(unlimited.take(1 << 40), 1 << 40);
-    }
-
-    #[test]
-    fn all_connections_share_what_is_kept() {
-        let stats = Stats::new(1, 1, Prefixes::new(b':', false));
-        let room = room(1 << 20, 4);
-        assert!(room.has(1 << 20, &stats) && !room.has((1 << 20) + 1, &stats));
-        stats.server.buffer_bytes.store(1 << 19, Relaxed);
-        assert!(room.has(1 << 19, &stats) && !room.has((1 << 19) + 1, &stats));
-        assert!(self::room(0, 4).has(usize::MAX >> 1, &stats));
     }
 }

@@ -24,10 +24,10 @@ pub use meter::Meter;
 
 use crate::auth::Auth;
 use crate::clock::Seconds;
-use crate::config::{ListenTraits, Protocol};
+use crate::config::{CONNECTION, ListenTraits, Protocol};
 use crate::protocol::Decoder;
 use crate::protocol::outbox::{Outbox, Progress};
-use crate::stats::{ConnState, Stats};
+use crate::stats::{ConnState, Held, Stats};
 use crate::store::{Local, Store};
 use crate::tls::Tls;
 use crate::watch::{CloseReason, Wake, Watcher};
@@ -129,7 +129,7 @@ pub struct Connection {
     /// What the client did not take yet. No command is run meanwhile.
     unsent: Option<Box<Outbox>>,
     /// What this connection added to the statistics of buffers.
-    counted_bytes: u32,
+    held: Held,
     last_command: Seconds,
     /// What `stats conns` was last told: it lies in memory that other workers write too.
     shown: (ConnState, Seconds),
@@ -159,8 +159,9 @@ enum State {
     Closing(CloseReason),
 }
 
-// An idle connection costs this, its slot and its word for `stats conns`.
+// An idle connection costs this, its slot and its word for `stats conns`. Lists of slots double.
 const _: () = assert!(size_of::<Connection>() <= 128);
+const _: () = assert!(2 * (size_of::<Connection>() + size_of::<Arrival>()) <= CONNECTION as usize);
 
 impl Workspace {
     /// `wake` is called by other threads, and tells this one that there are lines to send.
@@ -217,7 +218,7 @@ impl Connection {
             rest: Vec::new(),
             rest_at: 0,
             unsent: None,
-            counted_bytes: 0,
+            held: Held::default(),
             last_command: now,
             shown: (ConnState::Closed, 0),
             closed: false,
@@ -266,10 +267,7 @@ impl Connection {
         if self.unsent.is_none() {
             self.transport.close();
         }
-        self.state = State::Closing(CloseReason::Normal);
-        self.rest = Vec::new();
-        self.unsent = None;
-        self.count_buffers(stats);
+        stats.buffers.count(&mut self.held, 0);
         // Before the socket goes: its number may be another connection's at once.
         self.show(ConnState::Closed, stats);
         if log_enabled!(Level::Debug) {

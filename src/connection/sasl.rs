@@ -15,6 +15,8 @@ use std::mem::replace;
 
 /// Longest name of a mechanism. memcached's limit.
 const MECHANISM_MAX: usize = 32;
+/// What an exchange takes until it is over: messages of a few hundred bytes, and keys.
+const EXCHANGE_BYTES: usize = 4 << 10;
 const NOT_ALLOWED: Error = Error::NotAllowed("unauthenticated");
 
 /// What becomes of a connection at its gate.
@@ -41,6 +43,11 @@ pub(super) struct Login {
 impl Login {
     pub(super) fn inside() -> Login {
         Login { inside: true, ..Login::default() }
+    }
+
+    /// Bytes that it takes, with what its exchange keeps from step to step.
+    pub(super) fn held(&self) -> usize {
+        size_of::<Login>() + if self.exchange.is_some() { EXCHANGE_BYTES } else { 0 }
     }
 
     /// What the client's message comes to.

@@ -27,6 +27,15 @@ impl Transport {
         }
     }
 
+    /// Bytes that it keeps beside its session.
+    #[inline]
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Transport::Plain(_) => 0,
+            Transport::Tls(stream) => stream.held(),
+        }
+    }
+
     pub(super) fn is_tls(&self) -> bool {
         matches!(self, Transport::Tls(_))
     }

@@ -7,6 +7,7 @@ use super::value::Value;
 use super::{Connection, Desk, Next, Outbox, READ_MIN, Ready, State, Workspace, write};
 use crate::protocol::outbox::Progress;
 use crate::protocol::{GET_LINE_MAX, guess};
+use crate::stats::Held;
 use crate::store::KeyHash;
 use crate::tls;
 use crate::watch::CloseReason;
@@ -30,6 +31,8 @@ pub(super) struct Turn {
     /// What its first request needs, if other turns go before it.
     ahead: Option<KeyHash>,
     outbox: Outbox,
+    /// What an answer takes that is larger than those that an outbox is kept for.
+    held: Held,
 }
 
 /// What there is to work on.
@@ -112,17 +115,26 @@ impl Connection {
             self.fail(&e, desk);
         }
         swap(&mut desk.outbox, &mut turn.outbox);
+        let large = turn.outbox.capacity();
+        let large = if large > OUTBOX_KEPT { large } else { 0 };
+        let buffers = &desk.store.stats().buffers;
+        if buffers.count(&mut turn.held, large) && !buffers.has(0) {
+            desk.local.counters.thread.response_obj_oom.bump();
+            turn.outbox = Outbox::default();
+            self.state = State::Closing(CloseReason::Error);
+        }
     }
 
     /// The third: sends the answers.
     pub fn give_out(&mut self, w: &mut Workspace, turn: usize) -> Next {
         let Workspace { desk, turns, .. } = w;
-        let Turn { taken, outbox, .. } = &mut turns[turn];
+        let Turn { taken, outbox, held, .. } = &mut turns[turn];
         let next = self.give(taken, outbox, desk).unwrap_or_else(|e| {
             outbox.clear();
             self.fail(&e, desk);
             Next::Close
         });
+        desk.store.stats().buffers.count(held, 0);
         let grown = self.count_buffers(desk.store.stats());
         self.show(self.shown_state(), desk.store.stats());
         if grown && !self.may_keep(0, desk) { Next::Close } else { next }

@@ -47,6 +47,11 @@ impl Value {
         self.end_len == LINE_END.len() && self.is_filled()
     }
 
+    /// Bytes that it takes beside its chunks.
+    pub(super) fn held(&self) -> usize {
+        size_of::<Value>() + self.line.len()
+    }
+
     /// True where only the line end may be missing.
     pub(super) fn is_filled(&self) -> bool {
         self.reservation.missing() == 0

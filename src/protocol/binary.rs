@@ -337,6 +337,7 @@ fn topic(name: &[u8]) -> StatsTopic<'_> {
         b"sizes" => StatsTopic::Sizes,
         b"conns" => StatsTopic::Conns,
         b"automover" => StatsTopic::Automover,
+        b"memory" => StatsTopic::Memory,
         _ => StatsTopic::Unknown(name),
     }
 }

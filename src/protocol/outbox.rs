@@ -4,6 +4,8 @@ use crate::store::{Hit, Pin};
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, IoSlice, Result, Write};
 
+/// What a pin takes in the store's table.
+const PIN_ENTRY: usize = 64;
 /// Slices handed to one `writev`.
 const SLICES_MAX: usize = 64;
 
@@ -55,9 +57,9 @@ impl Outbox {
         self.pins.iter().any(|(_, pin)| pin.is_revoked())
     }
 
-    /// Memory that own bytes hold, used or not.
+    /// Memory that it holds beside pinned values, used or not.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.capacity() + self.pins.capacity() * (size_of::<(usize, Pin)>() + PIN_ENTRY)
     }
 
     /// Drops everything unsent, keeping the memory of own bytes.

@@ -244,6 +244,7 @@ fn stats<'a>(args: &Args<'a>, used: usize) -> Decoded<'a> {
         Some(b"slabs") => StatsTopic::Slabs,
         Some(b"sizes") => StatsTopic::Sizes,
         Some(b"automover") => StatsTopic::Automover,
+        Some(b"memory") => StatsTopic::Memory,
         Some(topic) => StatsTopic::Unknown(topic),
     };
     admin(used, Admin::Stats(topic), false)

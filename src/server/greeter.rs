@@ -8,7 +8,7 @@ use super::mailbox::{Mailbox, Turns, WAKE};
 use crate::config::ListenTraits;
 use crate::connection::{Arrival, Transport};
 use crate::privileges;
-use crate::stats::ConnState;
+use crate::stats::{ConnState, Held};
 use crate::store::Local;
 use crate::tls::Stream;
 use log::{error, info, warn};
@@ -55,6 +55,8 @@ struct Guest {
     peer: Option<SocketAddr>,
     traits: ListenTraits,
     since: Instant,
+    /// What it added to the statistics of buffers.
+    held: Held,
 }
 
 /// How many greeters so many workers get.
@@ -122,7 +124,7 @@ impl Shift {
         }
         for index in 0..self.slots.len() {
             if let Some(guest) = self.slots[index].take() {
-                self.leave(&guest);
+                self.leave(guest);
             }
         }
     }
@@ -145,7 +147,8 @@ impl Shift {
         let (stats, now) = (self.shared.store.stats(), self.shared.store.clock().now());
         let file = stream.as_raw_fd();
         stats.conns.set(file as usize, ConnState::Read, now);
-        self.slots[index] = Some(Guest { stream, peer, traits, since: Instant::now() });
+        self.slots[index] =
+            Some(Guest { stream, peer, traits, since: Instant::now(), held: Held::default() });
         let interest = Interest::READABLE | Interest::WRITABLE;
         let added = self.poll.registry().register(&mut SourceFd(&file), Token(index), interest);
         if let Err(e) = added {
@@ -161,7 +164,14 @@ impl Shift {
     /// As much of one handshake as can be made now. Events of those that are gone find nobody.
     fn drive(&mut self, index: usize) {
         let Some(Some(guest)) = self.slots.get_mut(index) else { return };
-        match guest.stream.handshake() {
+        let buffers = &self.shared.store.stats().buffers;
+        let done = guest.stream.handshake();
+        let grown = buffers.count(&mut guest.held, guest.stream.held());
+        match done {
+            Ok(false) if grown && !buffers.has(0) => {
+                self.local.counters.thread.read_buf_oom.bump();
+                self.fail(index, &ErrorKind::OutOfMemory.into());
+            }
             Ok(false) => {}
             Ok(true) => self.introduce(index),
             Err(e) => self.fail(index, &e),
@@ -170,12 +180,14 @@ impl Shift {
 
     /// Hands a client whose handshake is done to a worker.
     fn introduce(&mut self, index: usize) {
-        let Some(guest) = self.slots[index].take() else { return };
+        let Some(mut guest) = self.slots[index].take() else { return };
         self.free.push(index);
+        // From now on it is its worker's to count.
+        self.shared.store.stats().buffers.count(&mut guest.held, 0);
         let file = guest.stream.as_raw_fd();
         if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&file)) {
             warn!("cannot serve a connection: {e}");
-            return self.leave(&guest);
+            return self.leave(guest);
         }
         let Guest { stream, peer, traits, .. } = guest;
         self.workers.deliver(Arrival { transport: Transport::Tls(stream), peer, traits });
@@ -192,7 +204,7 @@ impl Shift {
             Some(peer) => info!("<{file} TLS handshake with {peer} failed: {reason}"),
             None => info!("<{file} TLS handshake failed: {reason}"),
         }
-        self.leave(&guest);
+        self.leave(guest);
     }
 
     /// Closes those that have had their time.
@@ -209,7 +221,8 @@ impl Shift {
         }
     }
 
-    fn leave(&self, guest: &Guest) {
+    fn leave(&self, mut guest: Guest) {
+        self.shared.store.stats().buffers.count(&mut guest.held, 0);
         let file = guest.stream.as_raw_fd() as usize;
         self.shared.store.stats().conns.set(file, ConnState::Closed, 0);
         self.forget();

@@ -1,9 +1,11 @@
 //! Counters. Each worker owns a padded set and is the only one to write it, so counting is a plain
 //! load and store; readers sum all sets. `stats reset` remembers the sums and subtracts them.
 
+mod buffers;
 mod moves;
 mod prefix;
 
+pub use buffers::{Buffers, Held};
 pub use moves::{BusyStatus, MoveStats};
 pub use prefix::{PrefixCounts, Prefixes};
 
@@ -138,6 +140,7 @@ pub struct Stats {
     base: Mutex<Base>,
     pub server: ServerStats,
     pub moves: MoveStats,
+    pub buffers: Buffers,
     pub conns: ConnTable,
     pub prefixes: Prefixes,
 }
@@ -161,9 +164,6 @@ pub struct ServerStats {
     pub accepting_conns: AtomicBool,
     pub malloc_fails: AtomicU64,
     pub tls: Arc<TlsStats>,
-    /// Bytes that connections hold for partial requests and unsent replies, and how many hold any.
-    pub buffer_bytes: AtomicI64,
-    pub buffer_count: AtomicI64,
     /// Datagrams that were no requests, and requests whose answers were kept back.
     pub udp_requests_dropped: AtomicU64,
     pub udp_replies_dropped: AtomicU64,
@@ -208,6 +208,8 @@ pub struct TlsStats {
     pub ssl_new_sessions: AtomicU64,
     /// Connections that ended before their handshake did.
     pub ssl_handshake_errors: AtomicU64,
+    /// Connections that speak it, or are about to.
+    pub connections: AtomicI64,
     /// Connections that ended by a fault of the protocol afterwards.
     pub ssl_proto_errors: AtomicU64,
     /// Clock seconds when the certificates in use were read.
@@ -217,7 +219,7 @@ pub struct TlsStats {
 impl Stats {
     /// `classes`: slab classes, counted from 0; `fds`: one more than the highest file number that
     /// `stats conns` can show.
-    pub fn new(classes: usize, fds: usize, prefixes: Prefixes) -> Stats {
+    pub fn new(classes: usize, fds: usize, prefixes: Prefixes, buffers: Buffers) -> Stats {
         Stats {
             classes,
             workers: Mutex::new(Vec::new()),
@@ -227,6 +229,7 @@ impl Stats {
             }),
             server: ServerStats::default(),
             moves: MoveStats::default(),
+            buffers,
             conns: ConnTable::new(fds),
             prefixes,
         }
@@ -434,7 +437,7 @@ mod tests {
     use super::*;
 
     fn stats() -> Stats {
-        Stats::new(3, 8, Prefixes::new(b':', false))
+        Stats::new(3, 8, Prefixes::new(b':', false), Buffers::new(0))
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+/// Most prefixes that are counted, where nothing says otherwise. memcached's limit.
+const MAX: usize = 1 << 16;
 /// Parts of the table, each with its own lock.
 const SHARDS: usize = 16;
 
@@ -26,15 +28,13 @@ pub struct Prefixes {
     enabled: CachePadded<AtomicBool>,
     delimiter: u8,
     hasher: RandomState,
-    /// Prefixes in all shards.
+    /// Prefixes in all shards, and the most that are counted: keys with further ones are not.
     len: AtomicUsize,
+    max: usize,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
 }
 
 impl Prefixes {
-    /// Most prefixes that are counted; keys with further ones are not. memcached's limit.
-    pub const MAX: usize = 1 << 16;
-
     /// `delimiter` ends a prefix, `enabled` starts counting at once (`-D`).
     pub fn new(delimiter: u8, enabled: bool) -> Prefixes {
         let hasher = RandomState::new();
@@ -46,8 +46,19 @@ impl Prefixes {
             delimiter,
             hasher,
             len: AtomicUsize::new(0),
+            max: MAX,
             shards,
         }
+    }
+
+    /// With another limit.
+    pub fn at_most(self, max: usize) -> Prefixes {
+        Prefixes { max, ..self }
+    }
+
+    /// Prefixes that are counted now.
+    pub fn count(&self) -> usize {
+        self.len.load(Relaxed)
     }
 
     #[inline]
@@ -130,7 +141,7 @@ impl Prefixes {
 
     /// True where there was room for one more prefix, which is then counted in `len`.
     fn take_place(&self) -> bool {
-        self.len.fetch_update(Relaxed, Relaxed, |n| (n < Self::MAX).then_some(n + 1)).is_ok()
+        self.len.fetch_update(Relaxed, Relaxed, |n| (n < self.max).then_some(n + 1)).is_ok()
     }
 }
 
@@ -176,13 +187,13 @@ mod tests {
     #[test]
     fn the_table_is_capped_until_cleared() {
         let prefixes = Prefixes::new(b':', true);
-        for n in 0..Prefixes::MAX {
+        for n in 0..MAX {
             prefixes.record_set(format!("{n}:x").as_bytes());
         }
         prefixes.record_set(b"late:x");
         prefixes.record_set(b"7:x");
         let full = prefixes.dump();
-        assert_eq!(full.len(), Prefixes::MAX);
+        assert_eq!(full.len(), MAX);
         assert!(full.iter().all(|(prefix, _)| **prefix != *b"late"));
         let seven = full.iter().find(|(prefix, _)| **prefix == *b"7").unwrap();
         assert_eq!(seven.1.sets, 2);

@@ -5,7 +5,7 @@ use super::ghost::LINE_BYTES;
 use super::seals::Seals;
 use super::upkeep::LINES_PER_GHOST;
 use super::{Geometry, geometry, index};
-use crate::config::{Layout, Settings};
+use crate::config::{Footprint, Settings};
 use crate::item::BODY_HEADER;
 
 /// Most slab classes: each costs every thread some counters, and a page before it holds anything.
@@ -22,21 +22,29 @@ pub fn check(s: &Settings) -> Result<(), String> {
         let factor = s.growth_factor;
         return Err(format!("-f {factor} makes {classes} slab classes, more than {CLASSES_MAX}"));
     }
-    let least = least_bytes(s, &geometry);
-    if s.maxbytes < least {
-        let (has, item) = (s.maxbytes, s.item_size_max);
-        return Err(format!(
-            "-m ({has} bytes) is less than the {least} bytes that an index and one item of -I \
-             ({item} bytes) need"
-        ));
+    let (cache, least) = (s.cache_bytes(), least_bytes(s, &geometry));
+    if cache >= least {
+        return Ok(());
     }
-    Ok(())
+    let (has, item) = (s.maxbytes, s.item_size_max);
+    let beside = match s.memory_total {
+        true => format!(
+            ", beside {} bytes for the rest of the process (-o memory_budget=total; -c, -t, -Z and \
+             read_buf_mem_limit count most)",
+            Footprint::of(s).total()
+        ),
+        false => String::new(),
+    };
+    Err(format!(
+        "-m ({has} bytes) is less than the {least} bytes that an index and one item of -I \
+         ({item} bytes) need{beside}"
+    ))
 }
 
-/// Bytes of the smallest index and of the pages for the largest item. memcached's layout has a page
-/// for each class whatever -m says.
+/// Bytes of the smallest index and of the pages for the largest item. Where -m
+/// counts pages alone, each class has one whatever it says.
 fn least_bytes(s: &Settings, geometry: &Geometry) -> u64 {
-    if s.layout == Layout::Memcached {
+    if s.pages_alone() {
         return 0;
     }
     let largest = geometry.largest();
@@ -49,7 +57,7 @@ fn least_bytes(s: &Settings, geometry: &Geometry) -> u64 {
     let most = geometry.classes().next().map_or(1, |class| geometry.chunks_per_page(class));
     let queue = u64::from(most * rule.overhead_64ths()).div_ceil(64);
     let page = u64::from(geometry.page_size()) + RECORD_BYTES + queue;
-    let affordable = s.maxbytes / 32 / index::LINE_BYTES;
+    let affordable = s.cache_bytes() / 32 / index::LINE_BYTES;
     let lines = affordable.max(u64::from(index::LINE_STEP));
     let index = lines * index::LINE_BYTES + 2 * index::BLOCK_BYTES;
     let ghosts = lines / u64::from(LINES_PER_GHOST) * LINE_BYTES;
@@ -60,6 +68,7 @@ fn least_bytes(s: &Settings, geometry: &Geometry) -> u64 {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::config::Layout;
     use crate::store::{Key, Outcome, Set, Store};
     use std::sync::Arc;
 
@@ -95,6 +104,21 @@ mod tests {
             settings.maxbytes -= 1;
             assert!(check(&settings).is_err_and(|e| e.starts_with("-m (")), "{item}");
         }
+    }
+
+    #[test]
+    fn a_budget_for_the_whole_process_leaves_the_cache_its_least() {
+        let total = |maxbytes| Settings { memory_total: true, ..of(maxbytes, 1 << 20) };
+        assert_eq!(check(&total(64 << 20)), Ok(()));
+        let refused = check(&total(16 << 20)).expect_err("too little");
+        let beside = Footprint::of(&total(16 << 20)).total();
+        assert!(refused.contains(&format!("beside {beside} bytes")), "{refused}");
+        let many = Settings { max_connections: 200_000, ..total(64 << 20) };
+        assert!(check(&many).is_err());
+        let settings = total(beside + (8 << 20));
+        let cache = settings.cache_bytes();
+        assert!((6 << 20..=8 << 20).contains(&cache), "{cache}");
+        assert!(holds_its_largest(settings));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The checkers of memory and of threads have real memory for it, so they stay with -m.
 const REACH_TIMES: u64 = if cfg!(any(loom, miri)) { 1 } else { 16 };
 
+/// With `memory_budget=total`, what -m has to leave to the cache.
+const CACHE_MIN: u64 = 1 << 20;
+
 /// Bytes that a shard which starts with `limit` bytes can ever be given: 16 times as many, as far
 /// as one arena reaches.
 pub(super) fn reach_of(limit: u64) -> u64 {
@@ -14,12 +17,15 @@ pub(super) fn reach_of(limit: u64) -> u64 {
 }
 
 impl Store {
-    /// Changes -m to so many bytes, of which every shard gets its even share. False, and nothing
-    /// changed, where that is beyond what address space was reserved for. With less than is in use
-    /// now nothing is dropped here: the background work gives pages up until the limit holds.
+    /// Changes -m to so many bytes, of whose part for the cache every shard gets its even share.
+    /// False, and nothing changed, where that is beyond what address space was reserved for, or
+    /// hardly anything beside the rest of the process. With less than is in use now nothing is
+    /// dropped here: the background work gives pages up until the limit holds.
     pub fn set_limit(&self, bytes: u64) -> bool {
-        let share = bytes / self.shards.len() as u64;
-        if self.shards.iter().any(|shard| share > shard.reach) {
+        let cache = self.settings.cache_of(bytes);
+        let share = cache / self.shards.len() as u64;
+        let little = self.settings.memory_total && cache < CACHE_MIN;
+        if little || self.shards.iter().any(|shard| share > shard.reach) {
             return false;
         }
         for shard in &self.shards {
@@ -35,7 +41,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::config::{Layout, Settings};
+    use crate::config::{Footprint, Layout, Settings};
     use crate::store::{Key, Set};
     use std::sync::Arc;
 
@@ -69,6 +75,22 @@ mod tests {
             assert_eq!(store.info().limit_maxbytes, 24 << 20);
             assert!(store.set_limit(128 << 20));
         }
+    }
+
+    #[test]
+    fn what_the_rest_of_the_process_needs_stays_out_of_the_cache() {
+        let settings = Settings { memory_total: true, ..Settings::default() };
+        let beside = Footprint::of(&settings).total();
+        let store = Store::new(Arc::new(settings), Arc::new(Clock::manual(1))).expect("a store");
+        let cache = |store: &Store| store.memory_info().cache_limit;
+        assert_eq!(cache(&store), (64 << 20) - beside);
+        assert!(store.set_limit(80 << 20));
+        assert_eq!((store.info().limit_maxbytes, cache(&store)), (80 << 20, (80 << 20) - beside));
+        overfill(&store, 80);
+        let info = store.memory_info();
+        let used = info.pages + info.index + info.ghosts;
+        assert!(used <= info.cache_limit && used > info.cache_limit / 10 * 9, "{info:?}");
+        assert!(!store.set_limit(beside + 1000), "nothing would be left");
     }
 
     #[test]

@@ -68,14 +68,14 @@ pub use read::Hit;
 pub use requests::{Arith, Delete, Deleter, Fetch, Get, Set, SetMode, Touch};
 pub use restart::Restart;
 pub use types::{
-    ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, Outcome,
-    Refusal, StoreInfo,
+    ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, MemoryInfo,
+    Outcome, Refusal, StoreInfo,
 };
 pub use upkeep::Pace;
 
 use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};
-use crate::stats::{Prefixes, Stats};
+use crate::stats::{Buffers, Prefixes, Stats};
 use crate::watch::Watch;
 use crawl::Crawler;
 use evict::{Policy, Rule};
@@ -167,15 +167,16 @@ impl Store {
         let geometry = file.as_ref().map_or(ladder, MemoryFile::geometry);
         let classes = geometry.classes().count() + 1;
         let fds = settings.max_connections as usize + 1024;
-        let prefixes = Prefixes::new(settings.prefix_delimiter, settings.detail_enabled);
-        let least = settings.maxbytes.div_ceil(ARENA_MAX).max(1);
+        let prefixes = Prefixes::new(settings.prefix_delimiter, settings.detail_enabled)
+            .at_most(settings.prefixes_max());
+        let least = settings.cache_bytes().div_ceil(ARENA_MAX).max(1);
         let count = file.as_ref().map_or(least, MemoryFile::shards);
         let fresh = || if MODELLED { 1 } else { RandomState::new().build_hasher().finish() };
         let secrets = RapidSecrets::seed(file.as_ref().map_or_else(fresh, MemoryFile::seed));
         let made = (0..count)
             .map(|n| {
                 let place = file.as_ref().map(|file| (file, n));
-                make_shard(&settings, &geometry, settings.maxbytes / count, secrets, place)
+                make_shard(&settings, &geometry, settings.cache_bytes() / count, secrets, place)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let (shards, found): (Vec<Shard>, Vec<Found>) = made.into_iter().unzip();
@@ -183,7 +184,7 @@ impl Store {
         let cas = ledger.as_ref().map(|ledger| u64::from(ledger.entry().cas_blocks) * CAS_BLOCK);
         let store = Arc::new(Store {
             clock,
-            stats: Stats::new(classes, fds, prefixes),
+            stats: Stats::new(classes, fds, prefixes, Buffers::new(settings.buffers_max())),
             watch: Watch::new(settings.worker_logbuf_size, settings.watcher_logbuf_size),
             shards: shards.into(),
             flush: ledger.map_or_else(Flush::new, Flush::kept_in),
@@ -330,7 +331,7 @@ fn geometry(s: &Settings) -> Result<Geometry, String> {
     } else if s.memcached_ladder() {
         Geometry::memcached(s.growth_factor, s.chunk_size, chunk_max)
     } else {
-        let page = if s.maxbytes < 32 << 20 { SMALL_PAGE } else { COMPACT_PAGE };
+        let page = if s.cache_bytes() < 32 << 20 { SMALL_PAGE } else { COMPACT_PAGE };
         let factor = if s.growth_factor_given { s.growth_factor } else { COMPACT_FACTOR };
         let smallest = if s.chunk_size_given { 8 + s.chunk_size } else { COMPACT_SMALLEST };
         Geometry::compact(page, factor, smallest)
@@ -370,10 +371,7 @@ fn reserve_index(
 ) -> std::io::Result<Index> {
     let power = if s.hashpower_init == 0 { HASHPOWER_DEFAULT } else { s.hashpower_init };
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
-    let affordable = match s.layout {
-        Layout::Compact => limit / 32 / index::LINE_BYTES,
-        Layout::Memcached => u64::MAX,
-    };
+    let affordable = if s.pages_alone() { u64::MAX } else { limit / 32 / index::LINE_BYTES };
     let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
     let floor = lines.max(file::lines_before(s, file));
     let ceiling = resize::lines_ceiling(reach);
@@ -418,16 +416,16 @@ fn reserve_shard(
     secrets: RapidSecrets,
     place: Option<(&MemoryFile, u64)>,
 ) -> Result<(Shard, Found), String> {
-    let as_memcached = s.layout == Layout::Memcached;
-    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct, as_memcached);
+    let alone = s.pages_alone();
+    let rule = Rule::of(s.eviction, s.lru_segmented, s.hot_lru_pct, alone);
     let page = u64::from(geometry.page_size());
     let classes = geometry.classes().count() as u64;
-    let beyond = if as_memcached { classes } else { 0 };
+    let beyond = if alone { classes } else { 0 };
     let options = Options {
         limit,
         ceiling: (reach / page + beyond) as u32,
-        chunk_overhead_64ths: if as_memcached { 0 } else { rule.overhead_64ths() },
-        first_page_beyond_limit: as_memcached,
+        chunk_overhead_64ths: if alone { 0 } else { rule.overhead_64ths() },
+        first_page_beyond_limit: alone,
         huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
     };
     let failed = |e: std::io::Error| format!("failed to reserve {reach} bytes: {e}");
@@ -438,10 +436,10 @@ fn reserve_shard(
     let items = restart::count_linked(&slabs, &found.0);
     let index = reserve_index(s, (limit, reach), items, place.map(|(file, _)| file));
     let index = index.map_err(failed)?;
-    if !as_memcached && !found.0.is_empty() {
+    if !alone && !found.0.is_empty() {
         // What a file holds beyond -m is given up when all of it is there.
         slabs.recharge(0, index.bytes());
-    } else if !as_memcached && !slabs.charge(index.bytes()) {
+    } else if !alone && !slabs.charge(index.bytes()) {
         return Err(format!("-m of {limit} bytes is too small for an index"));
     }
     let ghost = Ghost::new(index.ceiling() / upkeep::LINES_PER_GHOST, classes as usize + 1);
@@ -469,10 +467,11 @@ fn rules(s: &Settings, in_file: bool) -> Rules {
     let as_memcached = s.layout == Layout::Memcached;
     Rules {
         as_memcached,
+        pages_alone: s.pages_alone(),
         evict: s.evict,
         use_cas: s.use_cas,
         item_size_max: s.item_size_max,
-        steal: !as_memcached,
+        steal: !s.pages_alone(),
         seals: if in_file { file::seals_of(s) } else { Seals::NONE },
     }
 }

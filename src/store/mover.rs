@@ -117,7 +117,7 @@ impl Store {
         let pages = |shard: &Shard| shard.slabs.lock(class).pages().len();
         let n = (0..self.shards.len()).max_by_key(|n| pages(&self.shards[*n]))?;
         let shard = &self.shards[n];
-        let page = shard.page_to_move(class, shard.rules.as_memcached, 2)?;
+        let page = shard.page_to_move(class, shard.rules.pages_alone, 2)?;
         Some((n, page))
     }
 
@@ -174,9 +174,9 @@ impl Store {
             let poorest = policy.poorest(None);
             shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
             let Decision { from, to, why } = self.decide(shard, policy, freely)?;
-            // A limit that was lowered may cost a class its last page, but not in memcached's
-            // layout, where each class has one whatever the limit.
-            let least = if why == Why::OverLimit && !shard.rules.as_memcached { 1 } else { 2 };
+            // A limit that was lowered may cost a class its last page, but not where each has one
+            // whatever the limit, as in memcached.
+            let least = if why == Why::OverLimit && !shard.rules.pages_alone { 1 } else { 2 };
             let page = shard.page_to_move(class(from), false, least)?;
             self.stats.moves.running.store(true, Relaxed);
             Some(Move::of(n, page, class(from), to.map(class), Some(why)))
@@ -303,7 +303,7 @@ impl Shard {
     /// Charges what probation takes where it has grown beyond the share that comes with each page.
     fn charge_queues(&self, samples: &[Sample]) {
         let rule = self.rule();
-        if self.rules.as_memcached || rule.eviction != Eviction::S3 {
+        if self.rules.pages_alone || rule.eviction != Eviction::S3 {
             return;
         }
         let beyond = |s: &Sample| {

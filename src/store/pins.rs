@@ -125,6 +125,11 @@ impl Pins {
         unlinked
     }
 
+    /// Bytes of values that are out of the index and not revoked.
+    pub fn unlinked_bytes(&self) -> u64 {
+        self.table.lock().unlinked_bytes
+    }
+
     /// Pinned items.
     pub fn len(&self) -> usize {
         self.table.lock().entries.len()

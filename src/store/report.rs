@@ -2,7 +2,7 @@
 
 use super::ghost::{LINE_BYTES, Part};
 use super::shard::Shard;
-use super::types::{ClassInfo, GhostInfo, SIZE_STEP, StoreInfo};
+use super::types::{ClassInfo, GhostInfo, MemoryInfo, SIZE_STEP, StoreInfo};
 use super::{BUCKET_BYTES, Store, Worth, read::seconds_left};
 use crate::item::{Shape, State};
 use slab::sync::Ordering::Relaxed;
@@ -101,6 +101,30 @@ impl Store {
             sum
         };
         (0..classes).map(mean).collect()
+    }
+
+    pub fn memory_info(&self) -> MemoryInfo {
+        let limit = self.limit.load(Relaxed);
+        let geometry = self.shards[0].slabs.geometry();
+        let page = u64::from(geometry.page_size());
+        let (classes, cache_limit) =
+            (geometry.classes().count() as u64, self.settings.cache_of(limit));
+        let mut info = MemoryInfo { limit, cache_limit, page, classes, ..Default::default() };
+        for shard in &self.shards {
+            info.pages += shard.slabs.pages_in_use() * page;
+            info.pinned += shard.pins.unlinked_bytes();
+            info.index += shard.index.bytes();
+            info.ghosts += u64::from(shard.ghost.len()) * LINE_BYTES;
+            let queues = geometry.classes().map(|class| shard.slabs.lock(class).queue_bytes());
+            info.queues += queues.sum::<u64>();
+        }
+        info
+    }
+
+    /// Rows that [`Store::sizes`] has at the most.
+    pub fn sizes_max(&self) -> u64 {
+        let threads = self.sizes.lock();
+        threads.iter().map(|t| u64::from(t.top.load(Relaxed)) + 1).max().unwrap_or(0)
     }
 
     pub fn ghost_info(&self) -> GhostInfo {

@@ -104,7 +104,7 @@ impl Store {
 impl Shard {
     /// Room for more nodes; false where there is no memory for them.
     pub fn add_nodes(&self) -> bool {
-        if !self.rules.as_memcached && !self.slabs.charge(BLOCK_BYTES) {
+        if !self.rules.pages_alone && !self.slabs.charge(BLOCK_BYTES) {
             return false;
         }
         let added = self.index.add_nodes();
@@ -115,7 +115,7 @@ impl Shard {
     }
 
     fn discharge_index(&self, bytes: u64) {
-        if !self.rules.as_memcached {
+        if !self.rules.pages_alone {
             self.slabs.discharge(bytes);
         }
     }
@@ -171,7 +171,7 @@ impl Shard {
         let lines = self.index.len();
         let page = u64::from(self.slabs.geometry().page_size());
         let half = u64::from(lines / 2) * LINE_BYTES;
-        let plentiful = self.rules.as_memcached || self.slabs.available_pages() * page > half * 4;
+        let plentiful = self.rules.pages_alone || self.slabs.available_pages() * page > half * 4;
         let share = lines / if plentiful { 2 } else { 8 };
         let needed = (self.items.load(Relaxed) / LOAD_MAX * 9 / 8) as u32;
         let more = needed.saturating_sub(lines).max(share).min(lines).next_multiple_of(LINE_STEP);
@@ -194,7 +194,7 @@ impl Shard {
     /// and what it brings is kept at once, before a class takes it for a page again. All of it is
     /// kept until the growth begins.
     fn pay(&self, l: &Local, price: u64, horizon: Horizon) -> Payment {
-        if self.rules.as_memcached {
+        if self.rules.pages_alone {
             return Payment::Whole;
         }
         let saved = self.index.savings();
@@ -231,7 +231,7 @@ impl Shard {
 
     /// Empties a page of some class, so that its bytes can be charged.
     fn give_up_page(&self, l: &Local, horizon: Horizon) -> bool {
-        self.rules.evict && !self.rules.as_memcached && self.steal_page(l, ClassId(0), horizon)
+        self.rules.evict && !self.rules.pages_alone && self.steal_page(l, ClassId(0), horizon)
     }
 }
 

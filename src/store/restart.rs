@@ -352,7 +352,7 @@ impl<'a> Scan<'a> {
 impl Shard {
     /// Room for more nodes, even past the limit: what is over it is given up when all are back.
     fn force_nodes(&self) -> bool {
-        if !self.rules.as_memcached {
+        if !self.rules.pages_alone {
             self.slabs.recharge(0, BLOCK_BYTES);
         }
         self.index.add_nodes()

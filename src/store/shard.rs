@@ -64,6 +64,8 @@ pub(super) struct Rules {
     pub use_cas: bool,
     /// -I, bytes, measured as memcached would.
     pub item_size_max: u32,
+    /// -m counts pages alone, and each class may have its first one beyond that.
+    pub pages_alone: bool,
     /// A class without pages may take one from another class.
     pub steal: bool,
     /// What stands behind each item: something in a memory file.

@@ -189,6 +189,24 @@ pub struct StoreInfo {
     pub oldest_live: Seconds,
 }
 
+/// What the cache's memory is used for, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryInfo {
+    /// -m as it is now, and what of it is the cache's.
+    pub limit: u64,
+    pub cache_limit: u64,
+    /// Of one page.
+    pub page: u64,
+    /// Slab classes.
+    pub classes: u64,
+    /// Pages in use, and values among them that are only there because they are being sent.
+    pub pages: u64,
+    pub pinned: u64,
+    pub index: u64,
+    pub ghosts: u64,
+    pub queues: u64,
+}
+
 /// What is remembered of evicted keys, and what came of it since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GhostInfo {

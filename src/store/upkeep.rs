@@ -7,7 +7,6 @@ use super::flush::Horizon;
 use super::ghost::LINE_BYTES;
 use super::shard::Shard;
 use super::types::Local;
-use crate::config::Layout;
 use slab::ClassId;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -81,13 +80,13 @@ impl Store {
     fn apply_knobs(&self, _: &Local) -> Pace {
         let segmented = self.knobs.segmented.load(Relaxed);
         let hot = self.knobs.hot_pct.load(Relaxed);
-        let roomy = self.settings.layout == Layout::Memcached;
+        let roomy = self.settings.pages_alone();
         let rule = Rule::of(self.settings.eviction, segmented, hot, roomy);
         for shard in &self.shards {
             if shard.rule() != rule {
                 shard.rule.store(rule.pack(), Relaxed);
                 shard.tending.lock().begin();
-                if !shard.rules.as_memcached {
+                if !shard.rules.pages_alone {
                     shard.slabs.set_chunk_overhead(rule.overhead_64ths());
                 }
             }
@@ -109,13 +108,13 @@ impl Shard {
         }
         if self.ghost.len() == wanted {
             let trimmed = self.ghost.trim();
-            if !self.rules.as_memcached {
+            if !self.rules.pages_alone {
                 self.slabs.discharge(trimmed);
             }
             return if trimmed > 0 { Pace::Spare } else { Pace::Rest };
         }
         let more = (u64::from(wanted) * LINE_BYTES).saturating_sub(self.ghost.bytes());
-        if self.rules.as_memcached || self.slabs.charge(more) {
+        if self.rules.pages_alone || self.slabs.charge(more) {
             self.ghost.resize(wanted);
         } else if !self.steal_page(l, ClassId(0), horizon) {
             return Pace::Rest;

@@ -37,6 +37,7 @@ pub struct Tls {
     provider: Arc<CryptoProvider>,
     /// Kinds that some listener is of.
     used: [bool; KINDS.len()],
+    sessions_max: usize,
     stats: Arc<TlsStats>,
     configs: RwLock<Configs>,
 }
@@ -65,6 +66,7 @@ impl Tls {
             settings: settings.tls.clone(),
             provider: Arc::new(provider),
             used,
+            sessions_max: settings.sessions_max(),
             stats,
             configs: RwLock::default(),
         };
@@ -94,7 +96,8 @@ impl Tls {
         let config =
             config.ok_or_else(|| rustls::Error::General("not a listener of TLS".into()))?;
         let session = UnbufferedServerConnection::new(config)?;
-        Ok(Stream::new(socket, session, self.settings.wbuf_size as usize))
+        let write_max = self.settings.wbuf_size as usize;
+        Ok(Stream::new(socket, session, write_max, self.stats.clone()))
     }
 
     fn config(
@@ -115,7 +118,7 @@ impl Tls {
         // A session of one kind of listener or of an older set of files is not resumed by another:
         // its client may not have shown the certificate that is asked for.
         if self.settings.session_cache {
-            config.session_storage = Arc::new(Sessions::new(self.stats.clone()));
+            config.session_storage = Arc::new(Sessions::new(self.sessions_max, self.stats.clone()));
         } else {
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
             config.ticketer = ring::Ticketer::new().map_err(|e| format!("no tickets: {e}"))?;

@@ -1,12 +1,14 @@
 //! `-o ssl_session_cache`: sessions that are kept here, and counted.
 
+use crate::config::SESSION;
 use crate::stats::TlsStats;
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Sessions kept; the oldest go first. OpenSSL's number.
-const SESSIONS_MAX: usize = 20 << 10;
+/// What is kept of a session at the most, with its place in the table: one whose client has shown
+/// many certificates is not.
+const SESSION_MAX: usize = SESSION as usize - 512;
 
 /// Kept sessions.
 #[derive(Debug)]
@@ -16,13 +18,17 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(stats: Arc<TlsStats>) -> Sessions {
-        Sessions { kept: ServerSessionMemoryCache::new(SESSIONS_MAX), stats }
+    /// Keeps so many, of which the oldest go first.
+    pub(super) fn new(most: usize, stats: Arc<TlsStats>) -> Sessions {
+        Sessions { kept: ServerSessionMemoryCache::new(most), stats }
     }
 }
 
 impl StoresServerSessions for Sessions {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        if key.len() + value.len() > SESSION_MAX {
+            return false;
+        }
         self.stats.ssl_new_sessions.fetch_add(1, Relaxed);
         self.kept.put(key, value)
     }

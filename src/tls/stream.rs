@@ -1,6 +1,7 @@
 //! A socket that speaks TLS. It holds bytes only while a record came in part, while one that came
 //! whole was not all read, or while the peer takes none.
 
+use crate::stats::TlsStats;
 use rustls::Error as TlsError;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
@@ -9,6 +10,8 @@ use std::cell::RefCell;
 use std::io::{Error, ErrorKind, IoSlice, Read, Result, Write};
 use std::mem::take;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes taken from the socket at once, at most.
 const READ_MAX: usize = 64 << 10;
@@ -60,6 +63,9 @@ pub struct Stream {
     more: bool,
     /// The peer sends no more.
     ended: bool,
+    /// Bytes of the client's certificates, which the session keeps.
+    certificates: usize,
+    stats: Arc<TlsStats>,
 }
 
 impl Stream {
@@ -67,7 +73,9 @@ impl Stream {
         socket: Socket,
         session: UnbufferedServerConnection,
         write_max: usize,
+        stats: Arc<TlsStats>,
     ) -> Stream {
+        stats.connections.fetch_add(1, Relaxed);
         Stream {
             socket,
             session,
@@ -79,6 +87,8 @@ impl Stream {
             write_max,
             more: true,
             ended: false,
+            certificates: 0,
+            stats,
         }
     }
 
@@ -87,7 +97,11 @@ impl Stream {
     pub fn handshake(&mut self) -> Result<bool> {
         loop {
             match self.flush() {
-                Ok(()) if !self.session.is_handshaking() => return Ok(true),
+                Ok(()) if !self.session.is_handshaking() => {
+                    let shown = self.session.peer_certificates().unwrap_or_default();
+                    self.certificates = shown.iter().map(|certificate| certificate.len()).sum();
+                    return Ok(true);
+                }
                 Ok(()) if self.ended => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -99,6 +113,12 @@ impl Stream {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Bytes that it holds beside its session.
+    pub fn held(&self) -> usize {
+        let buffers = self.part.capacity() + self.ready.capacity() + self.unsent.capacity();
+        buffers + self.certificates
     }
 
     /// True where a read has something to say at once, though the socket may have nothing.
@@ -265,6 +285,12 @@ impl Stream {
         }
         self.part = part;
         Ok((accepted, encrypted))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stats.connections.fetch_sub(1, Relaxed);
     }
 }
 

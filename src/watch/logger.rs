@@ -105,7 +105,7 @@ fn earliest(feeds: &mut [Feed]) -> Option<&mut Feed> {
 mod tests {
     use super::super::{Deleter, Event, Figures, Got, Log, Refused, Streams, Wake, Watcher};
     use super::*;
-    use crate::stats::{Prefixes, Stats};
+    use crate::stats::{Buffers, Prefixes, Stats};
     use std::sync::atomic::AtomicU32;
     use std::thread;
 
@@ -117,7 +117,7 @@ mod tests {
 
     /// A log, and what counts for it.
     fn log(watch: &Arc<Watch>) -> (Log, Stats) {
-        let stats = Stats::new(1, 0, Prefixes::new(b':', false));
+        let stats = Stats::new(1, 0, Prefixes::new(b':', false), Buffers::new(0));
         let log = watch.log(stats.register());
         (log, stats)
     }

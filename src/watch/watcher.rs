@@ -98,6 +98,11 @@ impl Watcher {
         self.tap.taken.notify_one();
     }
 
+    /// Bytes that its lines may take.
+    pub fn held(&self) -> usize {
+        self.watch.buffer_bytes
+    }
+
     /// The client takes no more for now: there is no point in waiting for it.
     pub fn block(&self) {
         self.tap.lines.lock().blocked = true;

@@ -64,13 +64,13 @@ fn text(addr: Option<SockaddrStorage>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Prefixes, Stats};
+    use crate::stats::{Buffers, Prefixes, Stats};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     fn table(sockets: &[(RawFd, ConnState, Seconds)]) -> Stats {
-        let stats = Stats::new(1, 1 << 16, Prefixes::new(b':', false));
+        let stats = Stats::new(1, 1 << 16, Prefixes::new(b':', false), Buffers::new(0));
         for &(fd, state, last_command) in sockets {
             stats.conns.set(fd as usize, state, last_command);
         }

@@ -20,6 +20,8 @@ struct General<'a> {
     crawler: bool,
     server: &'a ServerStats,
     moves: &'a MoveStats,
+    /// Bytes that connections hold, and how many hold any.
+    buffers: (u64, u64),
     watchers: Figures,
     process: Process,
     info: StoreInfo,
@@ -52,6 +54,7 @@ pub(super) fn of(store: &Store) -> StatLines {
         crawler: store.knobs().crawler.load(Relaxed),
         server: &stats.server,
         moves: &stats.moves,
+        buffers: (stats.buffers.bytes(), stats.buffers.holders()),
         watchers: store.watch().figures(),
         process: Process::now(store),
         info: store.info(),
@@ -124,8 +127,8 @@ fn connections(rows: &mut Rows, g: &General<'_>) {
     // Answers are written to a worker's buffer: there are no objects to count.
     rows.put("response_obj_count", 0);
     rows.put("response_obj_bytes", 0);
-    rows.put("read_buf_count", s.buffer_count.load(Relaxed).max(0));
-    rows.put("read_buf_bytes", s.buffer_bytes.load(Relaxed).max(0));
+    rows.put("read_buf_count", g.buffers.1);
+    rows.put("read_buf_bytes", g.buffers.0);
     // A connection's buffer is given back when it is empty, none is kept.
     rows.put("read_buf_bytes_free", 0);
     rows.put("read_buf_oom", g.thread.read_buf_oom);
@@ -318,6 +321,7 @@ mod tests {
             crawler: settings.lru_crawler,
             server: &server,
             moves: &MoveStats::default(),
+            buffers: (0, 0),
             watchers: Figures::default(),
             process: Process {
                 pid: 77,
@@ -410,8 +414,7 @@ mod tests {
             (g.items, g.bytes) = (5, 500);
             server.accepting_conns.store(true, Relaxed);
             server.curr_connections.store(7, Relaxed);
-            server.buffer_bytes.store(4096, Relaxed);
-            server.buffer_count.store(1, Relaxed);
+            g.buffers = (4096, 1);
             server.reserved_fds.store(13, Relaxed);
         });
         for (name, value) in [

@@ -5,13 +5,14 @@ mod automover;
 mod classes;
 mod conns;
 mod general;
+mod memory;
 mod settings;
 
 use super::{Error, StatsTopic};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::stats::PrefixCounts;
-use crate::store::Store;
+use crate::store::{Key, Store};
 use std::fmt::Display;
 
 /// The memcached version whose behaviour is offered; tools compare it.
@@ -23,6 +24,18 @@ const CLASS_IDS: u32 = 64;
 const CACHEDUMP_MAX: usize = 2 << 20;
 /// The shortest line of a `stats cachedump` answer, so that a dump's items are bounded, too.
 const CACHEDUMP_LINE_MIN: usize = "ITEM k [0 b; 0 s]\r\n".len();
+
+/// A row of an answer while it is made: its two strings, what lists double, and its line.
+const ROW_BYTES: u64 = 256;
+/// The same of a line that holds a key or a prefix, and for each byte of it.
+const LINE_BYTES: u64 = 128;
+const LINE_BYTE: u64 = 4;
+/// Rows that a class has in `stats slabs` and `stats items`, or more.
+const CLASS_ROWS: u64 = 32;
+/// Rows of the other topics, or more.
+const ROWS: u64 = 192;
+/// memcached's words to an answer for which there is no memory.
+const NO_ROOM: Error = Error::Server("out of memory writing stats");
 
 /// What answers `stats <topic>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +58,49 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
     if let Some(error) = refusal(topic, settings) {
         return StatLines::Error(error);
     }
+    match bytes_of(store, topic) {
+        0 => answer(store, topic),
+        bytes => {
+            let made = figures.buffers.lend(bytes, || answer(store, topic));
+            made.unwrap_or(StatLines::Error(NO_ROOM))
+        }
+    }
+}
+
+/// Bytes that a long answer takes while it is made, at the most; 0 of the others, which whoever
+/// looks for what is wrong needs above all.
+fn bytes_of(store: &Store, topic: StatsTopic<'_>) -> u64 {
+    let stats = store.stats();
+    match topic {
+        StatsTopic::Items | StatsTopic::Slabs | StatsTopic::Automover => {
+            (ROWS + CLASS_ROWS * stats.class_sums().len() as u64) * ROW_BYTES
+        }
+        StatsTopic::Sizes => store.sizes_max() * ROW_BYTES,
+        // Four rows a socket.
+        StatsTopic::Conns => stats.conns.open().count() as u64 * 4 * ROW_BYTES,
+        StatsTopic::DetailDump => {
+            stats.prefixes.count() as u64 * (LINE_BYTES + LINE_BYTE * Key::MAX as u64)
+        }
+        StatsTopic::Cachedump { limit, .. } => cachedump_max(store, limit).1,
+        _ => 0,
+    }
+}
+
+/// Bytes that an answer to `stats cachedump` may have: memcached's limit, or as many as there is
+/// room for, and what it takes to make it.
+fn cachedump_max(store: &Store, limit: u32) -> (usize, u64) {
+    /// Of a byte of the shortest lines.
+    const COST: u64 = LINE_BYTE + LINE_BYTES.div_ceil(CACHEDUMP_LINE_MIN as u64);
+    let room = (store.stats().buffers.room() / 2 / COST).min(CACHEDUMP_MAX as u64);
+    let asked = match limit {
+        0 => room,
+        limit => room.min(u64::from(limit) * (Key::MAX + LINE_BYTES as usize) as u64),
+    };
+    (room as usize, asked * COST)
+}
+
+fn answer(store: &Store, topic: StatsTopic<'_>) -> StatLines {
+    let (figures, settings) = (store.stats(), store.settings());
     match topic {
         StatsTopic::General => general::of(store),
         StatsTopic::Reset => {
@@ -64,6 +120,7 @@ pub fn stats(store: &Store, topic: StatsTopic<'_>) -> StatLines {
         StatsTopic::Sizes => classes::sizes(&store.sizes()),
         StatsTopic::Conns => conns::of(&figures.conns, store.clock().now()),
         StatsTopic::Automover => automover::of(store),
+        StatsTopic::Memory => memory::of(store),
         StatsTopic::Detail(Some(on)) => {
             figures.prefixes.enable(on);
             StatLines::Ok
@@ -101,7 +158,8 @@ fn detail_dump(prefixes: &[(Box<[u8]>, PrefixCounts)]) -> StatLines {
 }
 
 fn cachedump(store: &Store, class: u32, limit: u32) -> StatLines {
-    let mut dump = Cachedump { clock: store.clock(), lines: Vec::new(), bytes: 0 };
+    let (max, _) = cachedump_max(store, limit);
+    let mut dump = Cachedump { clock: store.clock(), lines: Vec::new(), bytes: 0, max };
     let most = (CACHEDUMP_MAX / CACHEDUMP_LINE_MIN) as u32;
     let limit = if limit == 0 { most } else { limit.min(most) };
     let known = store.cachedump(class, limit, |key, len, left| dump.item(key, len, left));
@@ -130,6 +188,8 @@ struct Cachedump<'c> {
     clock: &'c Clock,
     lines: Vec<Vec<u8>>,
     bytes: usize,
+    /// The most that they may be.
+    max: usize,
 }
 
 impl Cachedump<'_> {
@@ -143,7 +203,7 @@ impl Cachedump<'_> {
         let rest = format!(" [{value_len} b; {death} s]");
         let line = [b"ITEM ", key, rest.as_bytes()].concat();
         let bytes = self.bytes + line.len() + "\r\n".len();
-        if bytes <= CACHEDUMP_MAX {
+        if bytes <= self.max {
             self.bytes = bytes;
             self.lines.push(line);
         }
@@ -232,7 +292,7 @@ mod tests {
     fn cachedump_prints_length_and_unix_time_of_death() {
         let clock = Clock::manual(1_700_000_000);
         clock.advance(5);
-        let mut dump = Cachedump { clock: &clock, lines: Vec::new(), bytes: 0 };
+        let mut dump = Cachedump { clock: &clock, lines: Vec::new(), bytes: 0, max: CACHEDUMP_MAX };
         dump.item(b"a", 1, None);
         dump.item(b"b", 20, Some(10));
         dump.item(b"not shown\r\nEND", 1, None);
@@ -245,7 +305,7 @@ mod tests {
     #[test]
     fn cachedump_stops_at_two_mebibytes() {
         let clock = Clock::manual(1_700_000_000);
-        let mut dump = Cachedump { clock: &clock, lines: Vec::new(), bytes: 0 };
+        let mut dump = Cachedump { clock: &clock, lines: Vec::new(), bytes: 0, max: CACHEDUMP_MAX };
         for _ in 0..20_000 {
             dump.item(&[b'k'; 250], 1, None);
         }

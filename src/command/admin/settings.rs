@@ -171,6 +171,7 @@ fn ours(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
         Eviction::Sieve => "sieve",
     };
     rows.put("layout", layout);
+    rows.put("memory_budget", if s.memory_total { "total" } else { "cache" });
     rows.put("eviction", eviction);
     rows.put("bg_cpu_pct", s.bg_cpu_pct);
     // The reservation is larger than -m: once it is locked, so is whatever is stored.
@@ -265,6 +266,7 @@ mod tests {
         memory_file (null)
         client_flags_size 4
         layout compact
+        memory_budget cache
         eviction s3
         bg_cpu_pct 5
         lock_memory no

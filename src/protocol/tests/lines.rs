@@ -252,6 +252,7 @@ fn stats_topics_may_be_cut_short() {
         ("stats slabs", StatsTopic::Slabs),
         ("stats sizes", StatsTopic::Sizes),
         ("stats automover", StatsTopic::Automover),
+        ("stats memory", StatsTopic::Memory),
         ("stats automove", StatsTopic::Unknown(b"automove")),
         ("stats sizesx", StatsTopic::Unknown(b"sizesx")),
         ("stats co", StatsTopic::Conns),

@@ -300,6 +300,11 @@ pub(super) fn part_of(shape: Shape) -> Part {
 }
 
 impl Policy {
+    /// Bytes of its queues, used or not.
+    pub fn queue_bytes(&self) -> u64 {
+        ((self.ring.capacity() + self.passed.capacity()) * size_of::<ChunkRef>()) as u64
+    }
+
     /// Entries in its queues, with those that count for nothing.
     #[cfg(test)]
     pub fn queued(&self) -> usize {

@@ -79,7 +79,6 @@ impl Places {
     }
 
     /// Places that there is memory for.
-    #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.blocks.iter().map(VecDeque::capacity).sum()
     }

@@ -19,7 +19,7 @@ pub(super) use ledger::{Entry, Ledger};
 use super::seals::Seals;
 use super::{ARENA_MAX, index};
 use crate::clock::Clock;
-use crate::config::{Layout, Settings};
+use crate::config::Settings;
 use header::{HEADER_BYTES, Header, Unusable};
 use log::{info, warn};
 use nix::fcntl::OFlag;
@@ -196,7 +196,7 @@ pub(super) fn seals_of(s: &Settings) -> Seals {
 
 /// Shards that -m needs.
 fn shards_for(s: &Settings) -> u32 {
-    s.maxbytes.div_ceil(ARENA_MAX).max(1) as u32
+    s.cache_bytes().div_ceil(ARENA_MAX).max(1) as u32
 }
 
 /// memcached leaves a second file beside its memory file when it stops. What is in the first is
@@ -300,6 +300,6 @@ fn boot_id() -> [u32; 4] {
 /// Lines of the index that a restart begins with: memcached's hash table comes back as large as it
 /// was, so with its layout the index does.
 pub(super) fn lines_before(s: &Settings, file: Option<&MemoryFile>) -> u32 {
-    let entry = file.filter(|_| s.layout == Layout::Memcached).and_then(|file| file.before);
+    let entry = file.filter(|_| s.pages_alone()).and_then(|file| file.before);
     entry.map_or(0, |entry| entry.lines.min(index::LINES_MAX))
 }
