@@ -1,8 +1,8 @@
 //! All faults at once, for as long as is wanted: every answer is right, memory stays within its
 //! bound, and what only counts up never goes down. The long form is `.ci/deep soak`.
 //!
-//! `SOAK_SECONDS` says how long, `SOAK_SEED` runs one again. Nothing depends on how fast the machine
-//! is, nor on how much of it there is: the whole may be stopped for a while.
+//! `SOAK_SECONDS` says how long, `SOAK_SEED` runs one again. Nothing depends on how fast the
+//! machine is, nor on how much of it there is: the whole may be stopped for a while.
 
 mod common;
 #[path = "soak/crowd.rs"]

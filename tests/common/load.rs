@@ -241,7 +241,8 @@ impl Memory {
         };
         if !is_right {
             self.wrong.push(format!(
-                "{}: {step:?} of version {version}: answer {line:?}, value {found:?}, known {known:?}",
+                "{}: {step:?} of version {version}: answer {line:?}, value {found:?}, \
+                 known {known:?}",
                 self.key(n)
             ));
             return false;

@@ -1,5 +1,5 @@
-//! What the next victims need of the memory: headers, keys, lines of the index and of the ghosts lie
-//! all over it, and choosing a victim would wait for one after the other.
+//! What the next victims need of the memory: headers, keys, lines of the index and of the ghosts
+//! lie all over it, and choosing a victim would wait for one after the other.
 
 use super::{Class, Hand, Rule, evictable, item_of, s3};
 use crate::config::Eviction;
