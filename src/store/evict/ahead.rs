@@ -38,14 +38,20 @@ pub(in crate::store) fn ahead(class: &Class<'_>, part: Part, rule: Rule) -> Ahea
     Ahead { header: class.ring.get(TO_HEADER), key }
 }
 
-/// The next item but so many that a hand comes to. Headers come in the order of the memory, which
-/// the processor sees itself.
+/// The next item but so many that a hand comes to. Headers beyond those that are looked at for that
+/// are brought, as a hand may pass several at once.
 fn by_hand(
     class: &Class<'_>,
     mut hand: Hand,
     goes: impl Fn(Standing, Shape) -> bool,
 ) -> Option<ChunkRef> {
-    let chunks = (0..LOOK_MAX).map_while(|_| hand.advance(class));
+    let mut beyond = Hand { chunk: hand.chunk + TO_HEADER as u32, ..hand };
+    let chunks = (0..LOOK_MAX).map_while(|_| {
+        if let Some(chunk) = beyond.advance(class) {
+            item_of(class, chunk).prefetch_key();
+        }
+        hand.advance(class)
+    });
     let mut victims = chunks.filter(|chunk| {
         let item = item_of(class, *chunk);
         let (standing, shape) = (item.standing(), item.shape());
