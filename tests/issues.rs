@@ -7,7 +7,7 @@ use rustcached::clock::Clock;
 use rustcached::config::Settings;
 use rustcached::store::{Arith, Fetch, Get, Key, Local, Set, Store};
 use socket2::{Domain, Socket, Type};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -215,4 +215,27 @@ fn a_binary_value_is_stored_though_its_client_leaves_at_once() {
         assert_eq!(answer.get(..8), Some(&[0x81, 1, 0, 0, 0, 0, 0, 0][..]), "round {round}");
         assert!(server.ask(&format!("get {name}")).starts_with("VALUE "), "round {round}");
     }
+}
+
+/// Where `idle_timeout` closed more connections with work left than take their turns in step, the
+/// server ended.
+#[test]
+fn connections_that_are_closed_with_work_left_end_nothing_else() {
+    let server = Server::start(&["-t", "1", "-o", "idle_timeout=1"]);
+    let streams: Vec<TcpStream> = (0..150)
+        .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("it listens"))
+        .collect();
+    for stream in &streams {
+        stream.set_nonblocking(true).expect("a socket");
+        let _ = (&*stream).write_all(b"get ");
+    }
+    let keys = b"k ".repeat(64 << 10);
+    // As long as they are read, they are behind with it.
+    wait_until("they are closed, some for asking nothing", || {
+        let sent = streams.iter().filter(|stream| {
+            !matches!((&**stream).write(&keys), Err(e) if e.kind() != ErrorKind::WouldBlock)
+        });
+        sent.count() == 0
+    });
+    assert!(server.stat("idle_kicks") > Some(0));
 }

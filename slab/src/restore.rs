@@ -35,7 +35,7 @@ impl<P> Slabs<P> {
                 Some(class)
                     if class <= largest
                         && page.0 < whole
-                        && self.arena.commit(self.words_of(page)).is_ok() =>
+                        && self.arena.secure(self.words_of(page)).is_ok() =>
                 {
                     record.assign(class);
                     found.pages.push((page, class));

@@ -35,6 +35,8 @@ struct InFile {
     at: u64,
     /// Some of the words were given back, and are not the file's until they are committed again.
     has_holes: AtomicBool,
+    /// Some of those still are in the file as they were.
+    has_relics: AtomicBool,
 }
 
 #[cfg(not(any(loom, miri)))]
@@ -52,7 +54,8 @@ impl Words {
     /// end there is nothing to read or write.
     pub fn of_file(file: &Arc<File>, at: u64, len: usize) -> io::Result<Words> {
         let map = memmap2::MmapOptions::new().offset(at).len(len.max(1) * 4).map_raw(&**file)?;
-        let file = InFile { file: file.clone(), at, has_holes: AtomicBool::new(false) };
+        let (has_holes, has_relics) = Default::default();
+        let file = InFile { file: file.clone(), at, has_holes, has_relics };
         Ok(Words { map, file: Some(file) })
     }
 
@@ -70,6 +73,9 @@ impl Words {
         let to = self.address(range.start);
         // SAFETY: as for the hole in `release`; the file is as long as was asked for in `of_file`.
         unsafe { mmap(to, len, protection, flags, &file.file, at) }?;
+        if file.has_relics.load(Relaxed) {
+            self.zero(range);
+        }
         Ok(())
     }
 
@@ -102,19 +108,32 @@ impl Words {
         // access is through atomics (see `deref`), to which other memory of zeroes is a store of
         // zero.
         unsafe { mmap_anonymous(hole, len, READ_AND_WRITE, flags) }?;
-        in_file::punch(&file.file, at, len as u64)
-            .or_else(|_| in_file::write_zeroes(&file.file, at, len as u64))
+        let cleared = in_file::punch(&file.file, at, len as u64)
+            .or_else(|_| in_file::write_zeroes(&file.file, at, len as u64));
+        file.has_relics.fetch_or(cleared.is_err(), Relaxed);
+        cleared
     }
 
     /// Has the system bring the memory of `range` now, which changes nothing that is there. Fails
-    /// where it cannot: before Linux 5.14, and in a file, whose room is for [`Words::commit`].
+    /// in a file, whose room is for [`Words::commit`].
+    ///
+    /// It is touched, not asked for: a system that is asked to populate holds what every other
+    /// mapping of memory in the process waits for.
     pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
         if self.file.is_some() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let page = rustix::param::page_size();
-        let (from, to) = (range.start * 4 / page * page, (range.end * 4).min(self.map.len()));
-        self.map.advise_range(memmap2::Advice::PopulateWrite, from, to - from)
+        let words_per_page = rustix::param::page_size() / 4;
+        for word in self[range].iter().step_by(words_per_page) {
+            word.fetch_or(0, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// As [`Words::commit`] for words that the file has, which stay as they are.
+    pub fn secure(&self, range: Range<usize>) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        in_file::secure(&file.file, file.at + range.start as u64 * 4, range.len() as u64 * 4)
     }
 
     /// As [`Words::release`], while nobody else can look at any of it.
@@ -153,6 +172,10 @@ impl Words {
     }
 
     pub fn populate(&self, _: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub fn secure(&self, _: Range<usize>) -> io::Result<()> {
         Ok(())
     }
 
@@ -212,6 +235,26 @@ mod in_file {
         }
     }
 
+    /// Takes room for bytes of the file, which stay as they are.
+    pub(super) fn secure(file: &File, at: u64, len: u64) -> io::Result<()> {
+        match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, at, len)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => rewrite(file, at, len),
+            other => Ok(other?),
+        }
+    }
+
+    /// Writes what is there.
+    pub(super) fn rewrite(file: &File, mut at: u64, len: u64) -> io::Result<()> {
+        let (end, mut bytes) = (at + len, ZEROES);
+        while at < end {
+            let piece = ZEROES.len().min((end - at) as usize);
+            file.read_exact_at(&mut bytes[..piece], at)?;
+            file.write_all_at(&bytes[..piece], at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
+
     pub(super) fn write_zeroes(file: &File, mut at: u64, len: u64) -> io::Result<()> {
         let end = at + len;
         while at < end {
@@ -232,7 +275,7 @@ mod in_file {
 #[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
 
     #[test]
     fn words_of_a_file_are_its_bytes_and_its_room() {
@@ -257,6 +300,20 @@ mod tests {
         assert_eq!((words[9].load(Relaxed), room()), (0, before));
         words[9].store(8, Relaxed);
         assert_eq!(again[9].load(Relaxed), 8);
+    }
+
+    /// As where the file system cannot be asked for room.
+    #[test]
+    fn what_is_rewritten_is_as_it_was_and_has_room() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 18).unwrap();
+        file.write_all_at(b"an item", 100_000).unwrap();
+        let before = file.metadata().unwrap().blocks();
+        in_file::rewrite(&file, 1 << 15, 3 << 16).unwrap();
+        let mut bytes = [1; 9];
+        file.read_exact_at(&mut bytes, 99_999).unwrap();
+        assert_eq!(&bytes, b"\0an item\0");
+        assert!(file.metadata().unwrap().blocks() * 512 >= 3 << 16 && before * 512 < 1 << 16);
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Connection {
 
     /// True where this connection may keep `more` bytes; else it is to be closed, and is counted.
     pub(super) fn may_keep(&self, more: usize, desk: &Desk) -> bool {
-        let has_room = desk.store.stats().buffers.has(more);
+        let has_room = desk.store.stats().buffers.allows(&self.held, more);
         if !has_room {
             let counters = &desk.local.counters.thread;
             let which = if self.unsent.is_some() {

@@ -168,7 +168,7 @@ impl Shift {
         let done = guest.stream.handshake();
         let grown = buffers.count(&mut guest.held, guest.stream.held());
         match done {
-            Ok(false) if grown && !buffers.has(0) => {
+            Ok(false) if grown && !buffers.allows(&guest.held, 0) => {
                 self.local.counters.thread.read_buf_oom.bump();
                 self.fail(index, &ErrorKind::OutOfMemory.into());
             }

@@ -213,8 +213,12 @@ impl Shift {
     fn take_in(&mut self, calls: &[usize]) -> usize {
         self.workspace.begin_turns(calls.len() > 1);
         for (turn, &index) in calls.iter().enumerate() {
+            if turn == TURNS_MAX {
+                return turn;
+            }
+            // One that was on the list of those with work left may be gone by now.
             let Some(connection) = &mut self.slots[index].connection else { continue };
-            if turn >= TURNS_MAX || turn > 0 && !self.workspace.has_room_for(connection) {
+            if turn > 0 && !self.workspace.has_room_for(connection) {
                 return turn;
             }
             connection.take_in(&mut self.workspace, turn);

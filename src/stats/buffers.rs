@@ -1,5 +1,6 @@
 //! What is held for clients beside the cache: parts of requests, answers that wait to be taken,
-//! watchers' lines, answers for operators in the making. All of it shares one limit.
+//! watchers' lines, answers for operators in the making. All of it shares one limit, of which a
+//! quarter is kept for those that hold little, lest a few that hold much shut out everybody.
 
 use std::mem::replace;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -10,7 +11,10 @@ pub struct Buffers {
     bytes: AtomicI64,
     /// Connections that hold any.
     holders: AtomicI64,
+    /// What all that is not small may come to, beside what is.
     max: u64,
+    /// Bytes that each connection may hold whatever the others do.
+    small: u64,
 }
 
 /// One connection's part, as it was last counted.
@@ -18,8 +22,10 @@ pub struct Buffers {
 pub struct Held(u32);
 
 impl Buffers {
-    pub fn new(max: u64) -> Buffers {
-        Buffers { bytes: AtomicI64::new(0), holders: AtomicI64::new(0), max }
+    /// So many bytes for so many connections.
+    pub fn new(max: u64, connections: u32) -> Buffers {
+        let small = max / 4 / u64::from(connections.max(1));
+        Buffers { bytes: AtomicI64::new(0), holders: AtomicI64::new(0), max: max - max / 4, small }
     }
 
     /// Counts a connection's part anew; true where it has grown.
@@ -37,6 +43,11 @@ impl Buffers {
     /// Bytes that may still be held.
     pub fn room(&self) -> u64 {
         self.max.saturating_sub(self.bytes())
+    }
+
+    /// True where a connection may hold `more` bytes beside those that were counted.
+    pub fn allows(&self, held: &Held, more: usize) -> bool {
+        u64::from(held.0) + more as u64 <= self.small || self.has(more)
     }
 
     /// True where `more` bytes may be held, and all that are held now are within the limit.
@@ -68,12 +79,12 @@ mod tests {
 
     #[test]
     fn all_share_one_limit() {
-        let buffers = Buffers::new(1 << 20);
+        let buffers = Buffers::new(4 << 18, 1 << 20);
         let (mut one, mut two) = (Held::default(), Held::default());
-        assert!(buffers.count(&mut one, 1 << 19) && !buffers.count(&mut one, 1 << 19));
+        assert!(buffers.count(&mut one, 1 << 18) && !buffers.count(&mut one, 1 << 18));
         assert!(buffers.has(1 << 19) && !buffers.has((1 << 19) + 1));
         assert!(buffers.count(&mut two, 1 << 18));
-        assert_eq!((buffers.bytes(), buffers.holders(), buffers.room()), (3 << 18, 2, 1 << 18));
+        assert_eq!((buffers.bytes(), buffers.holders(), buffers.room()), (2 << 18, 2, 1 << 18));
         assert!(!buffers.count(&mut one, 0), "less is not more");
         assert_eq!((buffers.bytes(), buffers.holders()), (1 << 18, 1));
         assert!(buffers.count(&mut two, 2 << 20) && !buffers.has(0), "counted all the same");
@@ -81,8 +92,17 @@ mod tests {
     }
 
     #[test]
+    fn who_holds_little_is_not_shut_out() {
+        let buffers = Buffers::new(4000, 10);
+        let (mut hog, mut other) = (Held::default(), Held::default());
+        assert!(buffers.count(&mut hog, 3000) && buffers.allows(&hog, 0));
+        assert!(buffers.count(&mut other, 60) && !buffers.allows(&hog, 0));
+        assert!(buffers.allows(&other, 40) && !buffers.allows(&other, 41));
+    }
+
+    #[test]
     fn what_is_lent_counts_for_as_long() {
-        let buffers = Buffers::new(100);
+        let buffers = Buffers::new(133, 100);
         let outer = buffers.lend(60, || (buffers.bytes(), buffers.lend(41, || ())));
         assert_eq!(outer, Some((60, None)));
         assert_eq!((buffers.bytes(), buffers.lend(100, || ())), (0, Some(())));

@@ -437,7 +437,7 @@ mod tests {
     use super::*;
 
     fn stats() -> Stats {
-        Stats::new(3, 8, Prefixes::new(b':', false), Buffers::new(0))
+        Stats::new(3, 8, Prefixes::new(b':', false), Buffers::new(0, 1))
     }
 
     #[test]

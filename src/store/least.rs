@@ -27,22 +27,23 @@ pub fn check(s: &Settings) -> Result<(), String> {
         return Ok(());
     }
     let (has, item) = (s.maxbytes, s.item_size_max);
-    let beside = match s.memory_total {
-        true => format!(
-            ", beside {} bytes for the rest of the process (-o memory_budget=total; -c, -t, -Z and \
-             read_buf_mem_limit count most)",
-            Footprint::of(s).total()
-        ),
-        false => String::new(),
-    };
+    if !s.memory_total {
+        return Err(format!(
+            "-m ({has} bytes) is less than the {least} bytes that an index and one item of -I \
+             ({item} bytes) need"
+        ));
+    }
+    let beside = Footprint::of(s).total();
     Err(format!(
-        "-m ({has} bytes) is less than the {least} bytes that an index and one item of -I \
-         ({item} bytes) need{beside}"
+        "-m ({has} bytes) is less than {} bytes with -o memory_budget=total: {least} for an index \
+         and one item of -I ({item} bytes), {beside} for the rest of the process (-c, -t, -Z and \
+         read_buf_mem_limit count most)",
+        least + beside
     ))
 }
 
-/// Bytes of the smallest index and of the pages for the largest item. Where -m
-/// counts pages alone, each class has one whatever it says.
+/// Bytes of the smallest index and of the pages for the largest item. Where -m counts pages alone,
+/// each class has one whatever it says.
 fn least_bytes(s: &Settings, geometry: &Geometry) -> u64 {
     if s.pages_alone() {
         return 0;
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(check(&total(64 << 20)), Ok(()));
         let refused = check(&total(16 << 20)).expect_err("too little");
         let beside = Footprint::of(&total(16 << 20)).total();
-        assert!(refused.contains(&format!("beside {beside} bytes")), "{refused}");
+        assert!(refused.contains(&format!("{beside} for the rest of the process")), "{refused}");
         let many = Settings { max_connections: 200_000, ..total(64 << 20) };
         assert!(check(&many).is_err());
         let settings = total(beside + (8 << 20));

@@ -180,11 +180,12 @@ impl Store {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let (shards, found): (Vec<Shard>, Vec<Found>) = made.into_iter().unzip();
+        let buffers = Buffers::new(settings.buffers_max(), settings.max_connections);
         let ledger = file.as_ref().map(|file| file.ledger.clone());
         let cas = ledger.as_ref().map(|ledger| u64::from(ledger.entry().cas_blocks) * CAS_BLOCK);
         let store = Arc::new(Store {
             clock,
-            stats: Stats::new(classes, fds, prefixes, Buffers::new(settings.buffers_max())),
+            stats: Stats::new(classes, fds, prefixes, buffers),
             watch: Watch::new(settings.worker_logbuf_size, settings.watcher_logbuf_size),
             shards: shards.into(),
             flush: ledger.map_or_else(Flush::new, Flush::kept_in),

@@ -1,6 +1,6 @@
 //! Figures for statistics and dumps.
 
-use super::ghost::{LINE_BYTES, Part};
+use super::ghost::Part;
 use super::shard::Shard;
 use super::types::{ClassInfo, GhostInfo, MemoryInfo, SIZE_STEP, StoreInfo};
 use super::{BUCKET_BYTES, Store, Worth, read::seconds_left};
@@ -114,7 +114,7 @@ impl Store {
             info.pages += shard.slabs.pages_in_use() * page;
             info.pinned += shard.pins.unlinked_bytes();
             info.index += shard.index.bytes();
-            info.ghosts += u64::from(shard.ghost.len()) * LINE_BYTES;
+            info.ghosts += shard.ghost.bytes();
             let queues = geometry.classes().map(|class| shard.slabs.lock(class).queue_bytes());
             info.queues += queues.sum::<u64>();
         }
@@ -124,13 +124,16 @@ impl Store {
     /// Rows that [`Store::sizes`] has at the most.
     pub fn sizes_max(&self) -> u64 {
         let threads = self.sizes.lock();
-        threads.iter().map(|t| u64::from(t.top.load(Relaxed)) + 1).max().unwrap_or(0)
+        let steps = threads.iter().map(|t| u64::from(t.top.load(Relaxed)) + 1).max().unwrap_or(0);
+        // A step without an item makes no row.
+        steps.min(self.shards.iter().map(|shard| shard.items.load(Relaxed)).sum())
     }
 
     pub fn ghost_info(&self) -> GhostInfo {
         let mut info = GhostInfo::default();
         for shard in &self.shards {
             info.lines += u64::from(shard.ghost.len());
+            info.bytes += shard.ghost.bytes();
             for class in shard.slabs.geometry().classes() {
                 for part in [Part::Probation, Part::Main] {
                     let (gains, false_gains) = shard.ghost.gains(class, part);
@@ -139,7 +142,6 @@ impl Store {
                 }
             }
         }
-        info.bytes = info.lines * LINE_BYTES;
         info
     }
 

@@ -117,7 +117,7 @@ mod tests {
 
     /// A log, and what counts for it.
     fn log(watch: &Arc<Watch>) -> (Log, Stats) {
-        let stats = Stats::new(1, 0, Prefixes::new(b':', false), Buffers::new(0));
+        let stats = Stats::new(1, 0, Prefixes::new(b':', false), Buffers::new(0, 1));
         let log = watch.log(stats.register());
         (log, stats)
     }

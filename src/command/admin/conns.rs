@@ -70,7 +70,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     fn table(sockets: &[(RawFd, ConnState, Seconds)]) -> Stats {
-        let stats = Stats::new(1, 1 << 16, Prefixes::new(b':', false), Buffers::new(0));
+        let stats = Stats::new(1, 1 << 16, Prefixes::new(b':', false), Buffers::new(0, 1));
         for &(fd, state, last_command) in sockets {
             stats.conns.set(fd as usize, state, last_command);
         }
