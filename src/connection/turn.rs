@@ -23,8 +23,6 @@ pub const TURNS_MAX: usize = 16;
 const SHARE_MIN: usize = 16 << 10;
 /// An outbox that one large answer made larger than this is given back.
 pub(super) const OUTBOX_KEPT: usize = 64 << 10;
-/// Only an answer to an operator makes one larger than this.
-const OUTBOX_LARGE: usize = 256 << 10;
 
 /// What one turn keeps between its parts.
 #[derive(Default)]
@@ -118,7 +116,7 @@ impl Connection {
         }
         swap(&mut desk.outbox, &mut turn.outbox);
         let large = turn.outbox.capacity();
-        let large = if large > OUTBOX_LARGE { large } else { 0 };
+        let large = if large > OUTBOX_KEPT { large } else { 0 };
         let buffers = &desk.store.stats().buffers;
         if buffers.count(&mut turn.held, large) && !buffers.has(0) {
             desk.local.counters.thread.response_obj_oom.bump();
