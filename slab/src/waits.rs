@@ -7,7 +7,7 @@ use std::time::Duration;
 /// No lock is to be held longer.
 pub const LONG: Duration = Duration::from_micros(500);
 
-/// Waits that were longer than [`LONG`].
+/// Waits that were longer than 500 us.
 #[derive(Debug, Default)]
 pub struct Waits {
     longest_us: AtomicU64,
