@@ -2,15 +2,16 @@
 
 use super::Bench;
 use crate::ops::RestartOp;
+use holes::copy;
 use rustcached::clock::Clock;
 use rustcached::config::Settings;
 use rustcached::store::Store;
-use rustix::fs::{SeekFrom, seek};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
+
+#[path = "../common/holes.rs"]
+mod holes;
 
 /// Where a bench has its memory files: one for each start.
 pub(super) struct Files {
@@ -59,24 +60,5 @@ impl Bench {
         let told = self.store.restarted().expect("a memory file");
         assert!(told.warm && told.clean == op.clean, "{told:?}");
         assert_eq!((told.dropped, told.pages_lost), (0, 0), "{told:?}");
-    }
-}
-
-/// Copies a file with its holes.
-fn copy(from: &Path, to: &Path) {
-    let all = "a copy of the memory file";
-    let mut options = OpenOptions::new();
-    let (from, to) = (
-        File::open(from).expect(all),
-        options.write(true).create(true).truncate(true).mode(0o600).open(to).expect(all),
-    );
-    let (len, mut at) = (from.metadata().expect(all).len(), 0);
-    let mut bytes = Vec::new();
-    to.set_len(len).expect(all);
-    while let Ok(start) = seek(&from, SeekFrom::Data(at)) {
-        at = seek(&from, SeekFrom::Hole(start)).expect(all);
-        bytes.resize((at - start) as usize, 0);
-        from.read_exact_at(&mut bytes, start).expect(all);
-        to.write_all_at(&bytes, start).expect(all);
     }
 }

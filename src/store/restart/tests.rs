@@ -5,12 +5,15 @@ use crate::clock::{Clock, Exptime};
 use crate::config::{Eviction, Layout, Settings};
 use crate::store::testing::{Bench, value_of};
 use crate::store::{Fetch, Get, Key};
-use rustix::fs::{SeekFrom, seek};
+use holes::copy;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
+
+#[path = "../../../tests/common/holes.rs"]
+mod holes;
 
 const UNIX: u64 = 1_700_000_000;
 
@@ -77,25 +80,6 @@ impl Bench {
 
     fn value(&self, name: &str) -> Option<Vec<u8>> {
         self.held(name).map(|held| held.value)
-    }
-}
-
-/// Copies a file with its holes.
-fn copy(from: &Path, to: &Path) {
-    let all = "a copy of the memory file";
-    let mut options = OpenOptions::new();
-    let (from, to) = (
-        File::open(from).expect(all),
-        options.write(true).create(true).truncate(true).mode(0o600).open(to).expect(all),
-    );
-    let (len, mut at) = (from.metadata().expect(all).len(), 0);
-    let mut bytes = Vec::new();
-    to.set_len(len).expect(all);
-    while let Ok(start) = seek(&from, SeekFrom::Data(at)) {
-        at = seek(&from, SeekFrom::Hole(start)).expect(all);
-        bytes.resize((at - start) as usize, 0);
-        from.read_exact_at(&mut bytes, start).expect(all);
-        to.write_all_at(&bytes, start).expect(all);
     }
 }
 
