@@ -368,18 +368,19 @@ impl Shard {
     /// Takes the chunk of one of the class's items.
     pub fn evict_from(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
         for _ in 0..VICTIMS_MAX {
-            let victim = {
+            let (victim, moves) = {
                 let mut guard = self.slabs.lock(class);
                 if guard.total_chunks() == 0 {
                     return None;
                 }
-                let (rule, victim) = (self.rule(), evict::victim(&mut guard, horizon, self.rule()));
-                let ahead = victim.map(|victim| evict::ahead(&guard, victim.part, rule));
-                (victim, std::mem::take(&mut guard.moves), ahead)
+                let rule = self.rule();
+                let victim = evict::victim(&mut guard, horizon, rule);
+                let victim = victim.map(|v| (v, evict::ahead(&guard, v.part, rule)));
+                (victim, std::mem::take(&mut guard.moves))
             };
-            self.count_moves(l, class, victim.1);
-            self.prefetch_victims(l, victim.2.unwrap_or_default());
-            let Some(Victim { chunk, part }) = victim.0 else { continue };
+            self.count_moves(l, class, moves);
+            let Some((Victim { chunk, part }, ahead)) = victim else { continue };
+            self.prefetch_victims(l, ahead);
             if !self.unlink_victim(l, chunk, horizon, (class, part)) {
                 self.requeue(chunk);
                 continue;

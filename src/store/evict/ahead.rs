@@ -15,7 +15,7 @@ const TO_KEY: usize = 3;
 const LOOK_MAX: usize = 16;
 
 /// Chunks that may be victims before long. They may be anything by then.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(in crate::store) struct Ahead {
     pub header: Option<ChunkRef>,
     pub key: Option<ChunkRef>,
