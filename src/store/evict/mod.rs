@@ -124,7 +124,9 @@ pub(super) struct Moves {
 /// Where a sweep over a class's chunks stands.
 #[derive(Default, Clone, Copy)]
 struct Hand {
-    page: usize,
+    /// The page's place among the class's; `None` before the first.
+    at: Option<(usize, PageNo)>,
+    /// Chunks of it that are done with.
     chunk: u32,
 }
 
@@ -315,15 +317,31 @@ impl Policy {
 impl Hand {
     /// Moves on by one chunk of the class's pages; `None` at the end, from where it starts again.
     fn advance(&mut self, class: &Class<'_>) -> Option<ChunkRef> {
-        if self.chunk >= class.slabs().geometry().chunks_per_page(class.class()) {
-            *self = Hand { page: self.page + 1, chunk: 0 };
+        let (slabs, pages) = (class.slabs(), class.pages());
+        let (mut place, stays) = self.place(pages);
+        if !stays {
+            self.chunk = 0;
+        } else if self.chunk >= slabs.geometry().chunks_per_page(class.class()) {
+            (place, self.chunk) = (place + 1, 0);
         }
-        let Some(page) = class.pages().get(self.page) else {
+        let Some(page) = pages.get(place) else {
             *self = Hand::default();
             return None;
         };
+        self.at = Some((place, *page));
         self.chunk += 1;
-        Some(class.slabs().chunk_at(*page, class.class(), self.chunk - 1))
+        Some(slabs.chunk_at(*page, class.class(), self.chunk - 1))
+    }
+
+    /// Where its page is by now, as pages that leave let those behind them move up; or where the
+    /// page was that has left, and false.
+    fn place(&self, pages: &[PageNo]) -> (usize, bool) {
+        let Some((at, page)) = self.at else { return (0, false) };
+        if pages.get(at) == Some(&page) {
+            return (at, true);
+        }
+        let moved_up = pages.iter().take(at).rposition(|other| *other == page);
+        moved_up.map_or((at, false), |place| (place, true))
     }
 }
 

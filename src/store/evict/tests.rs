@@ -152,6 +152,29 @@ fn a_class_has_victims_when_what_was_queued_has_moved() {
     });
 }
 
+/// Whatever pages leave meanwhile, from before the hand or under it.
+#[test]
+fn a_hand_passes_over_every_page_that_stays() {
+    let b = bench(Eviction::S3, Layout::Compact);
+    b.fill("k", 30_000, 30);
+    let class = b.class_of("k29999");
+    let (mut hand, mut seen) = (Hand::default(), HashSet::new());
+    let mut sweep = |chunks: u32| {
+        let guard = b.shard().slabs.lock(class);
+        (0..chunks).map_while(|_| hand.advance(&guard)).for_each(|chunk| {
+            seen.insert(guard.slabs().page_of(chunk).0);
+        });
+    };
+    let per_page = b.shard().slabs.geometry().chunks_per_page(class);
+    while b.pages(class).len() > 12 {
+        sweep(per_page / 4);
+        b.reassign(class, slab::ClassId(0));
+        b.shard().slabs.charge(u64::from(b.shard().slabs.geometry().page_size()));
+    }
+    sweep(u32::MAX);
+    assert!(b.pages(class).iter().all(|page| seen.contains(&page.0)), "{seen:?}");
+}
+
 /// Bytes of the class's queues, and what is charged for them.
 fn memory_of(b: &Bench, class: slab::ClassId) -> (u64, u64) {
     let rule = b.shard().rule();
