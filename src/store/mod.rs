@@ -42,6 +42,7 @@ mod report;
 mod requests;
 mod resize;
 mod restart;
+mod savings;
 mod seals;
 mod shard;
 mod spare;
@@ -88,6 +89,7 @@ use parking_lot::Mutex;
 use pins::Pins;
 use rapidhash::v3::RapidSecrets;
 use restart::Pages;
+use savings::AllSavings;
 use seals::Seals;
 use shard::{Rules, Shard};
 use slab::sync::MODELLED;
@@ -458,6 +460,7 @@ fn reserve_shard(
         reach,
         poorest: AtomicU32::new(0),
         queue_bytes: AtomicU64::new(0),
+        savings: AllSavings::default(),
         reclaimer: Mutex::default(),
         tending: Mutex::default(),
     };

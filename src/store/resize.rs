@@ -3,11 +3,12 @@
 use super::Store;
 use super::flush::Horizon;
 use super::index::{self, BLOCK_BYTES, LINE_BYTES, LINE_STEP, Load, MOVE_NODES, Step};
+use super::savings::Payment;
 use super::shard::Shard;
 use super::types::Local;
 use super::upkeep::Pace;
+use slab::ChunkRef;
 use slab::sync::MODELLED;
-use slab::{ChunkRef, ClassId};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Items per line at which the index grows.
@@ -75,12 +76,12 @@ impl Store {
             Aim::Grow if shard.has_spare_nodes() => nodes,
             Aim::Grow => nodes.max(shard.grow(l, horizon)),
             Aim::Shrink(lines) => {
-                shard.spend_savings();
+                shard.let_go(&shard.savings.lines);
                 index.start(lines);
                 Pace::Spare
             }
             Aim::Stay => {
-                shard.spend_savings();
+                shard.let_go(&shard.savings.lines);
                 nodes
             }
         }
@@ -95,7 +96,7 @@ impl Store {
         if waits && shard.index.lacks_memory() {
             return false;
         }
-        shard.index.save(0);
+        shard.savings.lines.spend();
         shard.index.start_planned();
         true
     }
@@ -104,9 +105,22 @@ impl Store {
 impl Shard {
     /// Room for more nodes; false where there is no memory for them.
     pub fn add_nodes(&self) -> bool {
-        if !self.rules.pages_alone && !self.slabs.charge(BLOCK_BYTES) {
-            return false;
+        let charged = self.rules.pages_alone || self.slabs.charge(BLOCK_BYTES);
+        charged && self.add_charged_nodes()
+    }
+
+    /// The same, for which a page may have to be given up; true also where it is not all paid yet.
+    fn pay_for_nodes(&self, l: &Local, horizon: Horizon) -> bool {
+        match self.pay(l, &self.savings.nodes, BLOCK_BYTES, horizon) {
+            Payment::Whole => {
+                self.savings.nodes.spend();
+                self.add_charged_nodes()
+            }
+            payment => payment == Payment::Part,
         }
+    }
+
+    fn add_charged_nodes(&self) -> bool {
         let added = self.index.add_nodes();
         if !added {
             self.discharge_index(BLOCK_BYTES);
@@ -121,7 +135,7 @@ impl Shard {
     }
 
     /// Nodes that are kept free.
-    fn nodes_kept(&self) -> u32 {
+    pub fn nodes_kept(&self) -> u32 {
         MOVE_NODES + self.index.len() / LINES_PER_SPARE_NODE
     }
 
@@ -134,8 +148,7 @@ impl Shard {
     fn keep_nodes(&self, l: &Local, horizon: Horizon) -> Pace {
         let kept = self.nodes_kept();
         if self.index.spare_nodes() < kept {
-            let more = self.add_nodes() || self.give_up_page(l, horizon);
-            return if more { Pace::Urgent } else { Pace::Rest };
+            return if self.pay_for_nodes(l, horizon) { Pace::Urgent } else { Pace::Rest };
         }
         let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(l, chunk));
         let trimmed = self.index.trim_nodes(2 * kept);
@@ -180,7 +193,7 @@ impl Shard {
         if target <= lines {
             return Pace::Rest;
         }
-        match self.pay(l, u64::from(target - lines) * LINE_BYTES, horizon) {
+        match self.pay(l, &self.savings.lines, u64::from(target - lines) * LINE_BYTES, horizon) {
             Payment::Whole => {
                 self.index.plan(target);
                 Pace::Urgent
@@ -189,58 +202,6 @@ impl Shard {
             Payment::Nothing => Pace::Rest,
         }
     }
-
-    /// Counts `price` bytes against -m, for which pages may have to be given up: one at a time,
-    /// and what it brings is kept at once, before a class takes it for a page again. All of it is
-    /// kept until the growth begins.
-    fn pay(&self, l: &Local, price: u64, horizon: Horizon) -> Payment {
-        if self.rules.pages_alone {
-            return Payment::Whole;
-        }
-        let saved = self.index.savings();
-        if saved >= price {
-            self.slabs.discharge(saved - price);
-            self.index.save(price);
-            return Payment::Whole;
-        }
-        let missing = price - saved;
-        if self.slabs.charge(missing) {
-            self.index.save(price);
-            return Payment::Whole;
-        }
-        if !self.rules.evict {
-            return Payment::Nothing;
-        }
-        let piece = missing.min(self.slabs.geometry().page_size().into());
-        let had =
-            self.slabs.charge(piece) || (self.give_up_page(l, horizon) && self.slabs.charge(piece));
-        if had {
-            self.index.save(saved + piece);
-        }
-        if had { Payment::Part } else { Payment::Nothing }
-    }
-
-    /// Lets go of what was saved for a growth that is not needed any more.
-    fn spend_savings(&self) {
-        let saved = self.index.savings();
-        if saved > 0 {
-            self.slabs.discharge(saved);
-            self.index.save(0);
-        }
-    }
-
-    /// Empties a page of some class, so that its bytes can be charged.
-    fn give_up_page(&self, l: &Local, horizon: Horizon) -> bool {
-        self.rules.evict && !self.rules.pages_alone && self.steal_page(l, ClassId(0), horizon)
-    }
-}
-
-/// How far a growth is paid for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Payment {
-    Whole,
-    Part,
-    Nothing,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
 use super::pins::Pins;
 use super::reclaim::Reclaimer;
+use super::savings::AllSavings;
 use super::seals::Seals;
 use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
@@ -47,6 +48,7 @@ pub(super) struct Shard {
     pub victims: Victims,
     /// Bytes charged for the queues beside what comes with each page.
     pub queue_bytes: AtomicU64,
+    pub savings: AllSavings,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
     /// Bytes that its share of -m can become at run time.

@@ -5,9 +5,9 @@ use super::Store;
 use super::evict::Rule;
 use super::flush::Horizon;
 use super::ghost::LINE_BYTES;
+use super::savings::Payment;
 use super::shard::Shard;
 use super::types::Local;
-use slab::ClassId;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What is left to do after a tick, from nothing to what somebody waits for.
@@ -107,6 +107,7 @@ impl Shard {
             return Pace::Rest;
         }
         if self.ghost.len() == wanted {
+            self.let_go(&self.savings.ghosts);
             let trimmed = self.ghost.trim();
             if !self.rules.pages_alone {
                 self.slabs.discharge(trimmed);
@@ -114,11 +115,14 @@ impl Shard {
             return if trimmed > 0 { Pace::Spare } else { Pace::Rest };
         }
         let more = (u64::from(wanted) * LINE_BYTES).saturating_sub(self.ghost.bytes());
-        if self.rules.pages_alone || self.slabs.charge(more) {
-            self.ghost.resize(wanted);
-        } else if !self.steal_page(l, ClassId(0), horizon) {
-            return Pace::Rest;
+        match self.pay(l, &self.savings.ghosts, more, horizon) {
+            Payment::Whole => {
+                self.savings.ghosts.spend();
+                self.ghost.resize(wanted);
+                Pace::Spare
+            }
+            Payment::Part => Pace::Spare,
+            Payment::Nothing => Pace::Rest,
         }
-        Pace::Spare
     }
 }

@@ -107,8 +107,6 @@ pub struct Index {
     /// Highest version of any line whose memory was given back, with [`LIVE`]: where lines that
     /// come back go on.
     restart: AtomicU32,
-    /// Bytes charged for a growth that has not begun.
-    savings: AtomicU64,
     plan: Plan,
     waits: Waits,
 }
@@ -146,7 +144,6 @@ impl Index {
             geometry: AtomicU64::new(Geometry::settled(lines).0),
             floor,
             restart: AtomicU32::new(LIVE),
-            savings: AtomicU64::new(0),
             plan: Plan::default(),
             waits: Waits::default(),
         })
@@ -191,15 +188,6 @@ impl Index {
         u64::from(self.geometry().backed()) * LINE_BYTES + self.nodes.bytes()
     }
 
-    /// Bytes that its owner has charged for a growth to come.
-    pub fn savings(&self) -> u64 {
-        self.savings.load(Relaxed)
-    }
-
-    pub fn save(&self, bytes: u64) {
-        self.savings.store(bytes, Relaxed);
-    }
-
     // Nodes
 
     /// Makes room for more nodes, [`BLOCK_BYTES`] that the caller has charged; false where there
@@ -222,6 +210,12 @@ impl Index {
     /// Nodes that are free.
     pub fn spare_nodes(&self) -> u32 {
         self.nodes.spare()
+    }
+
+    /// Takes a node for good.
+    #[cfg(test)]
+    pub fn lose_node(&self) {
+        self.nodes.take_for_move().expect("a node");
     }
 
     /// Nodes in use.
