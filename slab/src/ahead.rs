@@ -17,37 +17,48 @@ pub(crate) struct Ahead {
     pages: AtomicU32,
     /// Pages from here on have not been asked for.
     next: AtomicU32,
+    /// Pages up to here are to have their memory.
+    end: AtomicU32,
 }
 
 impl Ahead {
     pub(crate) fn new(on: bool, page_size: u32) -> Ahead {
         let pages = if on { (BYTES / page_size).max(1) } else { 0 };
-        Ahead { pages: AtomicU32::new(pages), next: AtomicU32::new(0) }
+        let [next, end] = [0, 0].map(AtomicU32::new);
+        Ahead { pages: AtomicU32::new(pages), next, end }
+    }
+
+    fn lacking(&self) -> Option<PageNo> {
+        let (page, end) = (self.next.load(Relaxed), self.end.load(Relaxed));
+        (page < end).then_some(PageNo(page))
     }
 }
 
 impl<P> Slabs<P> {
-    /// The page whose memory should be there and is not.
-    fn page_lacking(&self) -> Option<PageNo> {
+    /// Notes which pages are to have their memory by now; true where [`Slabs::populate`] has
+    /// something to do.
+    pub fn look_ahead(&self) -> bool {
+        let pages = self.ahead.pages.load(Relaxed);
+        if pages == 0 {
+            return false;
+        }
         let (untouched, fresh) = self.pool.untouched();
-        let page = self.ahead.next.load(Relaxed).max(untouched);
-        let end = untouched + fresh.min(self.ahead.pages.load(Relaxed));
-        (page < end).then_some(PageNo(page))
+        self.ahead.next.fetch_max(untouched, Relaxed);
+        self.ahead.end.store(untouched + fresh.min(pages), Relaxed);
+        self.ahead.lacking().is_some()
     }
 
-    /// True where [`Slabs::populate`] has something to do.
-    pub fn lacks_memory(&self) -> bool {
-        self.page_lacking().is_some()
-    }
-
-    /// Brings the memory of one page more, if there is one to be brought. No lock is held while the
-    /// system works; one thread alone may call it.
+    /// Brings the memory of one page more, if there is one that was noted. One thread alone may
+    /// call it. No lock is taken: others would wait for one that has no haste.
     pub fn populate(&self) -> bool {
-        let Some(page) = self.page_lacking() else { return false };
+        let Some(page) = self.ahead.lacking() else { return false };
         match self.arena.populate(self.words_of(page)) {
-            Ok(()) => self.ahead.next.store(page.0 + 1, Relaxed),
+            Ok(()) => _ = self.ahead.next.fetch_max(page.0 + 1, Relaxed),
             // It will not do so for the next one either.
-            Err(_) => self.ahead.pages.store(0, Relaxed),
+            Err(_) => {
+                self.ahead.pages.store(0, Relaxed);
+                self.ahead.end.store(0, Relaxed);
+            }
         }
         true
     }
@@ -74,13 +85,14 @@ mod tests {
     }
 
     fn populate(slabs: &Slabs<()>) -> usize {
+        slabs.look_ahead();
         std::iter::from_fn(|| slabs.populate().then_some(())).count()
     }
 
     #[test]
     fn memory_is_a_huge_page_ahead_of_what_is_taken() {
         let slabs = slabs(100, true);
-        assert!(slabs.lacks_memory());
+        assert!(!slabs.populate() && slabs.look_ahead());
         assert_eq!((populate(&slabs), populate(&slabs)), (32, 0));
         let mut class = slabs.lock(ClassId(1));
         assert!((0..10).all(|_| class.grow()));
@@ -110,6 +122,6 @@ mod tests {
     #[test]
     fn small_pages_come_by_themselves() {
         let slabs = slabs(100, false);
-        assert!(!slabs.lacks_memory() && !slabs.populate());
+        assert!(!slabs.look_ahead() && !slabs.populate());
     }
 }

@@ -125,7 +125,8 @@ impl Words {
         }
         let words_per_page = rustix::param::page_size() / 4;
         for word in self[range].iter().step_by(words_per_page) {
-            word.fetch_or(0, Relaxed);
+            // Neither a load nor what may be made one will do: that brings the page of zeros.
+            let _ = word.compare_exchange(0, 0, Relaxed, Relaxed);
         }
         Ok(())
     }

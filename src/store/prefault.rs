@@ -23,25 +23,28 @@ impl Store {
 
     /// Brings a little memory, one huge page at the most; false where none is wanted by now.
     pub fn prefault(&self) -> bool {
-        self.shards.iter().any(|shard| {
-            // Requests come before growth, which waits.
-            if shard.slabs.populate() {
-                return true;
-            }
-            let populated = shard.index.populate();
-            if populated && !shard.index.lacks_memory() {
-                self.wake_upkeep();
-            }
-            populated
-        })
+        // An index wants little and seldom, arenas as long as they fill: first come, all that is
+        // left of a busy processor would go to them.
+        self.shards.iter().any(|shard| self.prefault_index(shard))
+            || self.shards.iter().any(|shard| shard.slabs.populate())
+    }
+
+    fn prefault_index(&self, shard: &Shard) -> bool {
+        let populated = shard.index.populate();
+        if populated && !shard.index.lacks_memory() {
+            self.wake_upkeep();
+        }
+        populated
     }
 
     /// Ends the rest of the thread that brings memory, where some is wanted.
     pub(super) fn call_prefaulter(&self, _: &Local) -> Pace {
-        if let Some(thread) = self.prefaulter.get()
-            && self.shards.iter().any(Shard::lacks_memory)
-        {
-            thread.unpark();
+        if let Some(thread) = self.prefaulter.get() {
+            // Each shard is to note what it lacks.
+            let lacking = self.shards.iter().filter(|shard| shard.lacks_memory()).count();
+            if lacking > 0 {
+                thread.unpark();
+            }
         }
         Pace::Rest
     }
@@ -49,7 +52,7 @@ impl Store {
 
 impl Shard {
     fn lacks_memory(&self) -> bool {
-        self.slabs.lacks_memory() || self.index.lacks_memory()
+        self.slabs.look_ahead() || self.index.lacks_memory()
     }
 }
 
