@@ -9,10 +9,8 @@ use slab::ChunkRef;
 
 /// Places until a chunk's turn: when it is time for its header, and, that being there, for what its
 /// key leads to.
-const TO_HEADER: usize = 8;
-const TO_KEY: usize = 3;
-/// Chunks that a hand may still pass until that one.
-const LOOK_MAX: usize = 16;
+const TO_HEADER: u32 = 8;
+const TO_KEY: u32 = 3;
 
 /// Chunks that may be victims before long. They may be anything by then.
 #[derive(Clone, Copy)]
@@ -24,38 +22,35 @@ pub(in crate::store) struct Ahead {
 /// What to bring after a victim of `part`, as the next ones are likely to come from there.
 pub(in crate::store) fn ahead(class: &Class<'_>, part: Part, rule: Rule) -> Ahead {
     let key = if rule.eviction != Eviction::S3 {
-        class.ring.get(TO_KEY)
+        class.ring.get(TO_KEY as usize)
     } else if class.unread > 0 {
         by_hand(class, class.unread_hand, |standing, shape| !s3::earned(standing, shape))
     } else if part == Part::Probation {
-        class.ring.get(TO_KEY)
+        class.ring.get(TO_KEY as usize)
     } else {
         by_hand(class, class.hand, |standing, shape| {
             standing.counter() == 0 && !shape.has(Shape::QUEUED)
         })
     };
     // Something leaves probation with every newcomer, whoever is the victim.
-    Ahead { header: class.ring.get(TO_HEADER), key }
+    Ahead { header: class.ring.get(TO_HEADER as usize), key }
 }
 
-/// The next item but so many that a hand comes to. Headers beyond those that are looked at for that
-/// are brought, as a hand may pass several at once.
+/// The chunk that a hand will come to, if it is an item that would go.
 fn by_hand(
     class: &Class<'_>,
-    mut hand: Hand,
+    hand: Hand,
     goes: impl Fn(Standing, Shape) -> bool,
 ) -> Option<ChunkRef> {
-    let mut beyond = Hand { chunk: hand.chunk + TO_HEADER as u32, ..hand };
-    let chunks = (0..LOOK_MAX).map_while(|_| {
-        if let Some(chunk) = beyond.advance(class) {
-            item_of(class, chunk).prefetch_key();
-        }
-        hand.advance(class)
-    });
-    let mut victims = chunks.filter(|chunk| {
-        let item = item_of(class, *chunk);
-        let (standing, shape) = (item.standing(), item.shape());
-        evictable(standing, shape) && goes(standing, shape)
-    });
-    victims.nth(TO_KEY)
+    let chunk = hand.beyond(class, TO_KEY)?;
+    let item = item_of(class, chunk);
+    let (standing, shape) = (item.standing(), item.shape());
+    (evictable(standing, shape) && goes(standing, shape)).then_some(chunk)
+}
+
+/// A hand has moved on: brings the header of the chunk that it will come to.
+pub(super) fn follow(class: &Class<'_>, hand: Hand) {
+    if let Some(chunk) = hand.beyond(class, TO_HEADER) {
+        item_of(class, chunk).prefetch_key();
+    }
 }

@@ -333,6 +333,14 @@ impl Hand {
         Some(slabs.chunk_at(*page, class.class(), self.chunk - 1))
     }
 
+    /// The chunk so many after the last one, if that is on the same page.
+    fn beyond(&self, class: &Class<'_>, chunks: u32) -> Option<ChunkRef> {
+        let ((place, page), chunk) = (self.at?, self.chunk - 1 + chunks);
+        let there = class.pages().get(place) == Some(&page);
+        let fits = chunk < class.slabs().geometry().chunks_per_page(class.class());
+        (there && fits).then(|| class.slabs().chunk_at(page, class.class(), chunk))
+    }
+
     /// Where its page is by now, as pages that leave let those behind them move up; or where the
     /// page was that has left, and false.
     fn place(&self, pages: &[PageNo]) -> (usize, bool) {
@@ -380,6 +388,7 @@ fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
 fn next_under_hand(class: &mut Class<'_>) -> Option<ChunkRef> {
     let mut hand = class.hand;
     let chunk = hand.advance(class).or_else(|| hand.advance(class));
+    ahead::follow(class, hand);
     class.hand = hand;
     chunk
 }

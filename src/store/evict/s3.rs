@@ -5,7 +5,7 @@
 //! place by a hand: a counter above 0 costs one, an item at 0 is the victim. What left probation
 //! only because newer items came while there was room has earned nothing: it goes first.
 
-use super::{Class, Entry, Look, Rule, dequeue, evictable, is_dead, item_of, pop_place};
+use super::{Class, Entry, Look, Rule, ahead, dequeue, evictable, is_dead, item_of, pop_place};
 use crate::item::{Shape, Standing};
 use crate::store::flush::Horizon;
 use crate::store::ghost::Part;
@@ -76,6 +76,7 @@ pub(super) fn other(class: &Class<'_>, rule: Rule) -> Part {
 pub(super) fn next_unread(class: &mut Class<'_>) -> Option<(ChunkRef, Look)> {
     let mut hand = class.unread_hand;
     let at = hand.advance(class);
+    ahead::follow(class, hand);
     class.unread_hand = hand;
     let Some(chunk) = at else {
         // A whole round without any: whoever was counted has been read since, or is gone.

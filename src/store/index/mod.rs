@@ -238,11 +238,17 @@ impl Index {
     }
 
     /// The first reference in a hash's own line that could be the key's, looked up without any
-    /// care: good for prefetching only.
+    /// care: good for prefetching only. Where there is none, starts loading the line's first node.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<ChunkRef> {
         let segment = Segment::of_line(self.line_words(self.geometry().line(hash)));
-        segment.matching(tag_of(hash)).find_map(|(_, chunk)| chunk)
+        let found = segment.matching(tag_of(hash)).find_map(|(_, chunk)| chunk);
+        if found.is_none()
+            && let Some(node) = segment.link()
+        {
+            self.nodes.prefetch(node);
+        }
+        found
     }
 
     /// Locks a hash's line.

@@ -6,6 +6,7 @@
 
 use super::Full;
 use super::line::{Segment, clear};
+use crate::item::prefetch;
 use slab::Words;
 use slab::sync::{MODELLED, Mutex, Ordering, fence};
 use std::io;
@@ -66,6 +67,12 @@ impl Nodes {
         let at = node as usize * NODE_WORDS;
         let words = self.words.get(at..at + NODE_WORDS)?;
         Some(Segment { tags: &words[..2], slots: &words[2..] })
+    }
+
+    /// Starts loading a node, if it is one.
+    #[inline]
+    pub fn prefetch(&self, node: u32) {
+        prefetch(&self.words, node as usize * NODE_WORDS);
     }
 
     /// An empty node, as long as more than [`MOVE_NODES`] are free.
