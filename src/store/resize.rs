@@ -150,6 +150,7 @@ impl Shard {
         if self.index.spare_nodes() < kept {
             return if self.pay_for_nodes(l, horizon) { Pace::Urgent } else { Pace::Rest };
         }
+        self.let_go(&self.savings.nodes);
         let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(l, chunk));
         let trimmed = self.index.trim_nodes(2 * kept);
         self.discharge_index(trimmed);
