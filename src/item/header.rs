@@ -122,6 +122,10 @@ impl Standing {
         Standing(if fetched { self.0 | FETCHED } else { self.0 & !FETCHED })
     }
 
+    pub fn with_second(self, second: u32) -> Standing {
+        Standing(self.0 & !SECOND_MASK | second & SECOND_MASK)
+    }
+
     pub fn with_state(self, state: State) -> Standing {
         let cleared = self.0 & !((State::Dying as u32) << STATE_SHIFT);
         Standing(cleared | (state as u32) << STATE_SHIFT)

@@ -113,8 +113,13 @@ impl Item<'_> {
         !shape.has(Shape::WIDE) && at / 4 == (at + len).saturating_sub(1).max(HEADER_WORDS * 4) / 4
     }
 
-    /// Takes back what was said of an item in its last life, in another process.
-    pub fn wake(self) {
+    /// Takes back what was said of an item in its last life, in another process, and that it was
+    /// accessed after `second`: it would outlive a flush.
+    pub fn wake(self, second: u32) {
+        let standing = self.standing();
+        if !standing.at_or_before(second) {
+            self.set_standing(standing.with_second(second));
+        }
         if self.shape().has(Shape::PLACES | Shape::PINNED) {
             self.clear_bits(Shape::PLACES | Shape::PINNED);
         }

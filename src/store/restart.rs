@@ -304,7 +304,7 @@ impl<'a> Scan<'a> {
     /// An item is good; its line of the index is asked for.
     fn take_in(&mut self, chunk: ChunkRef) {
         let item = self.shard.item(chunk);
-        item.wake();
+        item.wake(self.horizon.stamp);
         let hash = self.l.with_key(item, item.shape(), |key| self.shard.hash_bytes(key));
         self.shard.index.prefetch(hash);
         self.batch.push((chunk, hash));

@@ -42,7 +42,7 @@ impl<'a> Segment<'a> {
 
     #[inline]
     fn tag(self, slot: usize) -> u8 {
-        self.tags[slot / 4].load(Relaxed).to_le_bytes()[slot % 4]
+        (self.tags[slot / 4].load(Relaxed) >> (slot % 4 * 8)) as u8
     }
 
     /// Slots whose tag is `tag` (and sometimes one whose is not), with their references.
@@ -75,9 +75,9 @@ impl<'a> Segment<'a> {
     fn set(self, slot: usize, tag: u8, reference: u32) {
         self.slots[slot].store(reference, Relaxed);
         let word = &self.tags[slot / 4];
-        let mut tags = word.load(Relaxed).to_le_bytes();
-        tags[slot % 4] = tag;
-        word.store(u32::from_le_bytes(tags), Release);
+        let at = slot % 4 * 8;
+        let others = word.load(Relaxed) & !(0xFF << at);
+        word.store(others | u32::from(tag) << at, Release);
     }
 
     pub fn reference(self, slot: usize) -> u32 {

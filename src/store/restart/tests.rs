@@ -332,6 +332,8 @@ fn damage_is_never_served() {
             assert!(bench.items() <= names.len() as u64);
             bench.settle();
             bench.validate();
+            bench.store.flush_all(&bench.local, None);
+            assert!(!names.iter().any(|name| bench.get(name)), "alive after a flush");
             drop(bench);
             copy(&saved, &place.path());
         }
