@@ -11,9 +11,9 @@ use slab::{ChunkRef, Slabs};
 
 /// Bytes of the seal, behind what each chunk holds.
 pub const SEAL_BYTES: u32 = 4;
-/// What of an item's shape its seal covers: all but what comes and goes while it is linked.
-const SEALED: u32 =
-    !(Shape::PLACES | Shape::PINNED | Shape::STALE | Shape::WIN | Shape::TEMP | Shape::CAS);
+/// What of an item's shape its seal covers: all but what readers and queues change, and whether it
+/// has a CAS unique.
+const SEALED: u32 = !(Shape::PLACES | Shape::PINNED | Shape::CAS);
 /// Longest key, bytes.
 const KEY_MAX: usize = 250;
 
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_of_header_and_key_counts_but_what_comes_and_goes() {
+    fn every_bit_of_header_and_key_counts_but_those_that_readers_and_queues_change() {
         let words: Vec<AtomicU32> = (0..16).map(|_| AtomicU32::new(0)).collect();
         let item = item(&words);
         assert!(item.put_deadline(item.shape(), 77, 64));

@@ -94,8 +94,10 @@ impl Store {
             }
         }
         held.line.dirty();
-        found.item.set_bits(Shape::STALE);
-        found.item.clear_bits(Shape::WIN);
+        held.shard.change_sealed(held.l, found.chunk, |item| {
+            item.set_bits(Shape::STALE);
+            item.clear_bits(Shape::WIN);
+        });
         DeleteOutcome::Deleted
     }
 

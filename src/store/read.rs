@@ -288,7 +288,7 @@ impl Store {
         };
         visit(&hit);
         if hit.won {
-            hit.item.set_bits(Shape::WIN);
+            held.shard.change_sealed(l, hit.chunk, |item| item.set_bits(Shape::WIN));
         }
         let class = held.class_counters(hit.chunk);
         if get.bump {
