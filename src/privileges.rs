@@ -1,8 +1,12 @@
-//! What the process may do and use: its user, open files, core dumps, locked memory.
+//! What the process may do and use: its user, open files, core dumps, locked memory, system calls.
 //!
 //! The order at start: [`raise_file_limit`], [`allow_core_dumps`], bind the TCP ports, reserve the
-//! store's memory, [`lock_memory`], which root may do beyond the limit, [`drop_privileges`], and
-//! bind the unix socket, which belongs to the user.
+//! store's memory, [`lock_memory`], which root may do beyond the limit, [`drop_privileges`], bind
+//! the unix socket, which belongs to the user, start the threads, and [`confine`].
+
+mod calls;
+
+pub use calls::confine;
 
 use crate::config::Settings;
 use log::{info, warn};

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, Random, Server, other_server, server_path, temp_dir};
+use common::{Client, FREE_AND_CONFINED, Random, Server, other_server, server_path, temp_dir};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -26,9 +26,14 @@ struct Gated {
 
 impl Gated {
     fn start(users: &str) -> Gated {
+        Gated::start_with(users, &[])
+    }
+
+    fn start_with(users: &str, options: &[&str]) -> Gated {
         let dir = temp_dir("auth");
         fs::write(dir.join("users"), users).expect("a file of users");
-        let args = ["-v", "-Y", &dir.join("users").display().to_string()];
+        let users = dir.join("users").display().to_string();
+        let args = [&["-v", "-Y", &users], options].concat();
         let log = File::create(dir.join("log")).expect("a log");
         let server = Server::start_prepared(&server_path(), &args, |command| {
             command.stderr(log);
@@ -182,23 +187,25 @@ fn guessing_ends_a_connection() {
 
 #[test]
 fn a_reload_keeps_connections_and_a_bad_file_changes_nothing() {
-    let gated = Gated::start("foo:bar\n");
-    let mut inside = gated.server.connect();
-    inside.exchange(&token("foo", "bar"), STORED);
-    let mut outside = gated.server.connect();
-    outside.exchange(b"get foo\r\n", UNAUTHENTICATED);
-    gated.reload("new:user\n", "again", 1);
-    assert!(gated.lets_in("new", "user") && !gated.lets_in("foo", "bar"));
-    inside.exchange(b"get foo\r\n", b"END\r\n");
-    outside.exchange(&token("foo", "bar"), FAILED);
-    outside.exchange(&token("new", "user"), STORED);
-    gated.reload("newer:user\nno colon\n", "line 2 is malformed", 1);
-    assert!(gated.lets_in("new", "user") && !gated.lets_in("newer", "user"));
-    fs::remove_file(gated.dir.join("users")).expect("a file");
-    kill(Pid::from_raw(gated.server.pid().cast_signed()), Signal::SIGHUP).expect("a signal");
-    assert!(gated.lets_in("new", "user"));
-    gated.reload("last:user", "again", 2);
-    assert!(gated.lets_in("last", "user") && !gated.lets_in("new", "user"));
+    for options in FREE_AND_CONFINED {
+        let gated = Gated::start_with("foo:bar\n", options);
+        let mut inside = gated.server.connect();
+        inside.exchange(&token("foo", "bar"), STORED);
+        let mut outside = gated.server.connect();
+        outside.exchange(b"get foo\r\n", UNAUTHENTICATED);
+        gated.reload("new:user\n", "again", 1);
+        assert!(gated.lets_in("new", "user") && !gated.lets_in("foo", "bar"));
+        inside.exchange(b"get foo\r\n", b"END\r\n");
+        outside.exchange(&token("foo", "bar"), FAILED);
+        outside.exchange(&token("new", "user"), STORED);
+        gated.reload("newer:user\nno colon\n", "line 2 is malformed", 1);
+        assert!(gated.lets_in("new", "user") && !gated.lets_in("newer", "user"));
+        fs::remove_file(gated.dir.join("users")).expect("a file");
+        kill(Pid::from_raw(gated.server.pid().cast_signed()), Signal::SIGHUP).expect("a signal");
+        assert!(gated.lets_in("new", "user"));
+        gated.reload("last:user", "again", 2);
+        assert!(gated.lets_in("last", "user") && !gated.lets_in("new", "user"));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod common;
 
 use common::faults::Dir;
 use common::load::{self, Audit, Memory};
-use common::{Client, Random, Server};
+use common::{Client, FREE_AND_CONFINED, Random, Server};
 use nix::sys::signal::Signal;
 use std::fs::OpenOptions;
 use std::net::TcpStream;
@@ -212,27 +212,30 @@ fn nothing_is_lost_and_nothing_comes_back_from_the_dead() {
 /// Whatever ends the server in order leaves the file closed; so does the next start find it.
 #[test]
 fn every_end_in_order_is_one() {
-    let dir = Dir::new("ends");
-    let ends = [Some(Signal::SIGTERM), Some(Signal::SIGINT), Some(Signal::SIGUSR1), None];
-    for (n, end) in ends.into_iter().enumerate() {
-        let server = start(&dir.file(), &["-A"]);
-        let mut client = server.connect();
-        for stored in 0..n {
-            client.exchange(format!("mg key{stored} v\r\n").as_bytes(), b"VA 5\r\nvalue\r\n");
+    for options in FREE_AND_CONFINED {
+        let dir = Dir::new("ends");
+        let args = [&["-A"], options].concat();
+        let ends = [Some(Signal::SIGTERM), Some(Signal::SIGINT), Some(Signal::SIGUSR1), None];
+        for (n, end) in ends.into_iter().enumerate() {
+            let server = start(&dir.file(), &args);
+            let mut client = server.connect();
+            for stored in 0..n {
+                client.exchange(format!("mg key{stored} v\r\n").as_bytes(), b"VA 5\r\nvalue\r\n");
+            }
+            client.exchange(format!("set key{n} 0 0 5\r\nvalue\r\n").as_bytes(), b"STORED\r\n");
+            let pid = nix::unistd::Pid::from_raw(server.pid().cast_signed());
+            match end {
+                Some(signal) => nix::sys::signal::kill(pid, signal).expect("a signal"),
+                None => client.send(b"shutdown graceful\r\n"),
+            }
+            assert!(server.ended().is_some_and(|status| status.success()), "{end:?}");
+            let server = start(&dir.file(), &args);
+            assert_eq!(
+                (server.stat("restart_clean"), server.stat("curr_items")),
+                (Some(1), Some(n as u64 + 1))
+            );
+            assert!(server.stop().is_some());
         }
-        client.exchange(format!("set key{n} 0 0 5\r\nvalue\r\n").as_bytes(), b"STORED\r\n");
-        let pid = nix::unistd::Pid::from_raw(server.pid().cast_signed());
-        match end {
-            Some(signal) => nix::sys::signal::kill(pid, signal).expect("a signal"),
-            None => client.send(b"shutdown graceful\r\n"),
-        }
-        assert!(server.ended().is_some_and(|status| status.success()), "{end:?}");
-        let server = start(&dir.file(), &["-A"]);
-        assert_eq!(
-            (server.stat("restart_clean"), server.stat("curr_items")),
-            (Some(1), Some(n as u64 + 1))
-        );
-        assert!(server.stop().is_some());
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, PATIENCE, Server, server_path, temp_dir, wait_for};
+use common::{Client, FREE_AND_CONFINED, PATIENCE, Server, server_path, temp_dir, wait_for};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,24 +79,26 @@ fn ask(socket: &Path, request: &str) -> String {
 
 #[test]
 fn a_daemon_serves_when_its_starter_ends() {
-    let (daemon, output) = Daemon::start(&[]);
-    assert!(output.stderr.is_empty(), "{output:?}");
-    let stats = ask(&daemon.dir.join("socket"), "stats\r\nquit\r\n");
-    assert!(stats.contains(&format!("STAT pid {}\r\n", daemon.pid)), "{stats}");
-    // In a session of its own, with nothing open that was the starter's.
-    let of = |name: &str| fs::read_link(format!("/proc/{}/{name}", daemon.pid)).expect(name);
-    for standard in ["fd/0", "fd/1", "fd/2"] {
-        assert_eq!(of(standard), Path::new("/dev/null"), "{standard}");
+    for options in FREE_AND_CONFINED {
+        let (daemon, output) = Daemon::start(options);
+        assert!(output.stderr.is_empty(), "{output:?}");
+        let stats = ask(&daemon.dir.join("socket"), "stats\r\nquit\r\n");
+        assert!(stats.contains(&format!("STAT pid {}\r\n", daemon.pid)), "{stats}");
+        // In a session of its own, with nothing open that was the starter's.
+        let of = |name: &str| fs::read_link(format!("/proc/{}/{name}", daemon.pid)).expect(name);
+        for standard in ["fd/0", "fd/1", "fd/2"] {
+            assert_eq!(of(standard), Path::new("/dev/null"), "{standard}");
+        }
+        assert_eq!(of("cwd"), Path::new("/"));
+        let session = nix::unistd::getsid(Some(Pid::from_raw(daemon.pid))).expect("a session");
+        assert_ne!(session, nix::unistd::getsid(None).expect("a session"));
+        // SIGHUP does not end it.
+        signal(daemon.pid, Signal::SIGHUP);
+        assert!(ask(&daemon.dir.join("socket"), "version\r\nquit\r\n").starts_with("VERSION "));
+        signal(daemon.pid, Signal::SIGTERM);
+        wait_for("the end", || (!daemon.is_running()).then_some(()));
+        assert!(!daemon.dir.join("pid").exists() && !daemon.dir.join("socket").exists());
     }
-    assert_eq!(of("cwd"), Path::new("/"));
-    let session = nix::unistd::getsid(Some(Pid::from_raw(daemon.pid))).expect("a session");
-    assert_ne!(session, nix::unistd::getsid(None).expect("a session"));
-    // SIGHUP does not end it.
-    signal(daemon.pid, Signal::SIGHUP);
-    assert!(ask(&daemon.dir.join("socket"), "version\r\nquit\r\n").starts_with("VERSION "));
-    signal(daemon.pid, Signal::SIGTERM);
-    wait_for("the end", || (!daemon.is_running()).then_some(()));
-    assert!(!daemon.dir.join("pid").exists() && !daemon.dir.join("socket").exists());
 }
 
 #[test]
@@ -182,27 +184,30 @@ fn shutdown_is_off_unless_asked_for() {
 
 #[test]
 fn systemd_is_told_of_every_state() {
-    let dir = temp_dir("notify");
-    let path = dir.join("notify");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut server = command(&["-p", "0"]).env("NOTIFY_SOCKET", &path).spawn().expect("a server");
-    let pid = server.id().cast_signed();
-    let told = || {
-        let mut message = [0; 512];
-        let len = manager.recv(&mut message).expect("a message");
-        String::from_utf8_lossy(&message[..len]).into_owned()
-    };
-    let ready = format!("READY=1\nMAINPID={pid}\n");
-    assert_eq!(told(), ready);
-    signal(pid, Signal::SIGHUP);
-    let reloading = told();
-    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
-    assert_eq!(told(), ready);
-    signal(pid, Signal::SIGTERM);
-    assert_eq!(told(), "STOPPING=1\n");
-    assert!(server.wait().expect("an end").success());
-    fs::remove_dir_all(dir).expect("its directory");
+    for options in FREE_AND_CONFINED {
+        let dir = temp_dir("notify");
+        let path = dir.join("notify");
+        let manager = UnixDatagram::bind(&path).expect("a socket");
+        manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut command = command(&[&["-p", "0"], options].concat());
+        let mut server = command.env("NOTIFY_SOCKET", &path).spawn().expect("a server");
+        let pid = server.id().cast_signed();
+        let told = || {
+            let mut message = [0; 512];
+            let len = manager.recv(&mut message).expect("a message");
+            String::from_utf8_lossy(&message[..len]).into_owned()
+        };
+        let ready = format!("READY=1\nMAINPID={pid}\n");
+        assert_eq!(told(), ready);
+        signal(pid, Signal::SIGHUP);
+        let reloading = told();
+        assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+        assert_eq!(told(), ready);
+        signal(pid, Signal::SIGTERM);
+        assert_eq!(told(), "STOPPING=1\n");
+        assert!(server.wait().expect("an end").success());
+        fs::remove_dir_all(dir).expect("its directory");
+    }
 }
 
 /// `command` with `socket` handed over as systemd does, but under the number that it has.

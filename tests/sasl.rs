@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Client, Random, Server, server_path, temp_dir, wait_until};
+use common::{Client, FREE_AND_CONFINED, Random, Server, server_path, temp_dir, wait_until};
 use std::fs;
 use std::path::PathBuf;
 
@@ -35,11 +35,16 @@ struct Gated {
 
 impl Gated {
     fn start() -> Gated {
+        Gated::start_with(&[])
+    }
+
+    fn start_with(options: &[&str]) -> Gated {
         let dir = temp_dir("sasl");
         let host = nix::unistd::gethostname().expect("a name");
         let users = format!("jane@{}:pencil:::\nother:users\n", host.display());
         fs::write(dir.join("users"), users).expect("a file of users");
-        let server = Server::start_prepared(&server_path(), &["-S"], |command| {
+        let args = [&["-S"], options].concat();
+        let server = Server::start_prepared(&server_path(), &args, |command| {
             command.env("MEMCACHED_SASL_PWDB", dir.join("users"));
         });
         Gated { server, dir }
@@ -239,15 +244,17 @@ fn a_pipeline_may_start_with_its_proof() {
 
 #[test]
 fn users_may_change_while_the_server_runs() {
-    let gated = Gated::start();
-    let mut inside = gated.log_in();
-    assert_eq!(gated.connect().status(START, b"PLAIN", b"\0new@realm\0user"), REFUSED);
-    fs::write(gated.dir.join("users"), "new@realm:user").expect("a file of users");
-    assert_eq!(gated.connect().status(START, b"PLAIN", b"\0new@realm\0user"), OK);
-    assert_eq!(gated.connect().status(START, b"PLAIN", RIGHT), REFUSED);
-    fs::remove_file(gated.dir.join("users")).expect("a file");
-    assert_eq!(gated.connect().status(START, b"PLAIN", b"\0new@realm\0user"), REFUSED);
-    assert_eq!(inside.status(NOOP, b"", b""), OK);
+    for options in FREE_AND_CONFINED {
+        let gated = Gated::start_with(options);
+        let mut inside = gated.log_in();
+        assert_eq!(gated.connect().status(START, b"PLAIN", b"\0new@realm\0user"), REFUSED);
+        fs::write(gated.dir.join("users"), "new@realm:user").expect("a file of users");
+        assert_eq!(gated.connect().status(START, b"PLAIN", b"\0new@realm\0user"), OK);
+        assert_eq!(gated.connect().status(START, b"PLAIN", RIGHT), REFUSED);
+        fs::remove_file(gated.dir.join("users")).expect("a file");
+        assert_eq!(gated.connect().status(START, b"PLAIN", b"\0new@realm\0user"), REFUSED);
+        assert_eq!(inside.status(NOOP, b"", b""), OK);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Server, server_path, temp_dir};
+use common::{FREE_AND_CONFINED, Server, server_path, temp_dir};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -422,35 +422,37 @@ fn sessions_are_resumed_and_counted() {
 
 #[test]
 fn new_certificates_are_for_new_connections() {
-    let files = Files::new();
-    let server = files.serve(&[]);
-    let mut old = files.connect(&server);
-    assert!(old.ask("version").starts_with("VERSION"));
-    let second = identity("second", &files.ca);
-    files.install(&second);
-    assert_eq!(old.ask("refresh_certs"), "OK");
-    let mut new = files.connect(&server);
-    assert!(new.ask("version").starts_with("VERSION") && new.is_served_by(&second));
-    assert!(old.ask("version").starts_with("VERSION") && old.is_served_by(&files.server));
-    // A key that does not belong to it: nothing changes, and the reason is said.
-    fs::write(files.path("key.pem"), &files.server.key).expect("a file");
-    let refusal = old.ask("refresh_certs");
-    assert!(refusal.starts_with("SERVER_ERROR ") && refusal.contains("not one of the key"));
-    fs::write(files.path("cert.pem"), "nothing of the kind").expect("a file");
-    let refusal = old.ask("refresh_certs");
-    assert!(refusal.contains("holds no certificate"), "{refusal}");
-    let mut newer = files.connect(&server);
-    assert!(newer.ask("version").starts_with("VERSION") && newer.is_served_by(&second));
-    files.install(&files.server);
-    kill(Pid::from_raw(server.pid().cast_signed()), Signal::SIGHUP).expect("a signal");
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let mut client = files.connect(&server);
-        assert!(client.ask("version").starts_with("VERSION"));
-        if client.is_served_by(&files.server) {
-            break;
+    for options in FREE_AND_CONFINED {
+        let files = Files::new();
+        let server = files.serve(options);
+        let mut old = files.connect(&server);
+        assert!(old.ask("version").starts_with("VERSION"));
+        let second = identity("second", &files.ca);
+        files.install(&second);
+        assert_eq!(old.ask("refresh_certs"), "OK");
+        let mut new = files.connect(&server);
+        assert!(new.ask("version").starts_with("VERSION") && new.is_served_by(&second));
+        assert!(old.ask("version").starts_with("VERSION") && old.is_served_by(&files.server));
+        // A key that does not belong to it: nothing changes, and the reason is said.
+        fs::write(files.path("key.pem"), &files.server.key).expect("a file");
+        let refusal = old.ask("refresh_certs");
+        assert!(refusal.starts_with("SERVER_ERROR ") && refusal.contains("not one of the key"));
+        fs::write(files.path("cert.pem"), "nothing of the kind").expect("a file");
+        let refusal = old.ask("refresh_certs");
+        assert!(refusal.contains("holds no certificate"), "{refusal}");
+        let mut newer = files.connect(&server);
+        assert!(newer.ask("version").starts_with("VERSION") && newer.is_served_by(&second));
+        files.install(&files.server);
+        kill(Pid::from_raw(server.pid().cast_signed()), Signal::SIGHUP).expect("a signal");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut client = files.connect(&server);
+            assert!(client.ask("version").starts_with("VERSION"));
+            if client.is_served_by(&files.server) {
+                break;
+            }
+            assert!(Instant::now() < until, "SIGHUP brought no certificate");
         }
-        assert!(Instant::now() < until, "SIGHUP brought no certificate");
     }
 }
 

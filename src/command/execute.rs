@@ -193,6 +193,8 @@ fn run_admin(store: &Arc<Store>, local: &Local, admin: &Admin<'_>, replies: &mut
             replies.reply(if done { Reply::Ok } else { Reply::Say(Say::DebugMiss) });
         }
         #[cfg(feature = "debug-commands")]
+        Admin::Misbehave => replies.reply(operate::misbehave()),
+        #[cfg(feature = "debug-commands")]
         Admin::DebugTime(what) => {
             store.clock().debug(what);
             replies.reply(Reply::Ok);

@@ -89,6 +89,9 @@ pub enum Admin<'a> {
     /// Moves or stops the clock.
     #[cfg(feature = "debug-commands")]
     DebugTime(DebugTime),
+    /// Does what no server should be able to do under `-o drop_privileges`.
+    #[cfg(feature = "debug-commands")]
+    Misbehave,
     /// Locks an item's line or pins the item, so that a test can see what that holds up.
     #[cfg(feature = "debug-commands")]
     DebugItem {

@@ -278,6 +278,14 @@ pub(super) fn shutdown(settings: &Settings, how: Option<Shutdown>) -> Result<(),
     raise(signal).map_err(|_| Error::Server("cannot shut down"))
 }
 
+/// Opens a socket to the network and runs a program: `ERROR` where either can be done.
+#[cfg(feature = "debug-commands")]
+pub(super) fn misbehave() -> Reply<'static> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").is_ok();
+    let program = std::process::Command::new("true").status().is_ok();
+    if socket || program { say(Error::Unknown) } else { Reply::Ok }
+}
+
 fn line(text: &'static str) -> Reply<'static> {
     say(Error::Line(text))
 }

@@ -191,8 +191,12 @@ pub(super) const TABLE: &[SubOption] = &[
         "with -e: start cold, whatever is in the file",
     ),
     flag("checksum", |d| d.settings.checksum = true, "with -e: values are checked when it is read"),
-    flag("no_drop_privileges", |_| (), "").without_effect("system calls are not confined yet"),
-    flag("drop_privileges", |_| (), "").idle("system calls are not confined yet"),
+    flag("no_drop_privileges", |d| d.settings.drop_privileges = false, ""),
+    flag(
+        "drop_privileges",
+        |d| d.settings.drop_privileges = true,
+        "confine system calls (default: no_drop_privileges)",
+    ),
     RELAXED_PRIVILEGES,
     refused("sock_cookie_id", "FreeBSD's socket cookies"),
     value(
@@ -241,7 +245,7 @@ pub(super) const TABLE: &[SubOption] = &[
 
 /// memcached knows it in debug builds only, and its test suite gives it to every server.
 const RELAXED_PRIVILEGES: SubOption = if cfg!(feature = "debug-commands") {
-    no_op("relaxed_privileges", "system calls are not confined yet")
+    no_op("relaxed_privileges", "a debug build takes no other system calls")
 } else {
     refused("relaxed_privileges", "a debug build")
 };
@@ -681,7 +685,7 @@ mod tests {
              hot_max_factor=0.3,warm_max_factor=4,temporary_ttl=99,tail_repair_time=60,\
              watcher_logbuf_size=8,worker_logbuf_size=16,no_hashexpand,track_sizes,\
              bg_cpu_pct=20,idle_timeout=9,read_buf_mem_limit=4096,\
-             udp_reply_max=32,udp_reply_rate=2m",
+             udp_reply_max=32,udp_reply_rate=2m,drop_privileges",
         )
         .expect("all of them are good");
         assert_eq!((s.hashpower_init, s.slab_automove, s.slab_automove_window), (20, 2, 30));
@@ -690,7 +694,7 @@ mod tests {
         assert_eq!((s.hot_lru_pct, s.warm_lru_pct), (10, 70));
         assert_eq!((s.temp_lru, s.temporary_ttl, s.tail_repair_time), (true, 99, 60));
         assert_eq!((s.watcher_logbuf_size, s.worker_logbuf_size), (8 << 10, 16 << 10));
-        assert!(s.no_hashexpand && s.track_sizes);
+        assert!(s.no_hashexpand && s.track_sizes && s.drop_privileges);
         assert_eq!((s.idle_timeout, s.read_buf_mem_limit), (9, 4 << 30));
         assert_eq!((s.udp.reply_max, s.udp.reply_rate), (32 << 10, 2 << 20));
         assert_eq!((s.bg_cpu_pct, Settings::default().bg_cpu_pct), (20, 5));
@@ -702,6 +706,8 @@ mod tests {
         assert!(!(s.slab_reassign || s.maxconns_fast || s.lru_segmented));
         assert!(!(s.lru_crawler || s.lru_maintainer));
         assert_eq!((s.slab_automove, s.slab_chunk_size_max), (0, 1 << 20));
+        let s = settings("drop_privileges,no_drop_privileges").expect("both");
+        assert!(!s.drop_privileges);
         let s = settings("no_modern,lru_crawler,lru_maintainer,maxconns_fast").expect("mixed");
         assert!(s.lru_crawler && s.lru_maintainer && s.lru_segmented && s.maxconns_fast);
         for list in ["no_modern,slab_chunk_max=4", "slab_chunk_max=4,no_modern"] {
@@ -739,7 +745,6 @@ mod tests {
             "hot_max_factor=0.3",
             "warm_max_factor=3",
             "slab_automove_freeratio=0.1",
-            "drop_privileges",
             "eviction=lru,hot_lru_pct=30",
             "hot_lru_pct=30,eviction=sieve",
             "hot_lru_pct=30,no_lru_maintainer",

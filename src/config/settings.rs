@@ -154,6 +154,8 @@ pub struct Settings {
     pub memory_file_discard: bool,
     /// `-o checksum`: the seals in a memory file cover values.
     pub checksum: bool,
+    /// `-o drop_privileges`: no system calls but those that serving takes.
+    pub drop_privileges: bool,
     pub large_pages: bool,
     pub lock_memory: bool,
     pub max_core_dumps: bool,
@@ -262,6 +264,7 @@ const DEFAULTS: Settings = Settings {
     memory_file: None,
     memory_file_discard: false,
     checksum: false,
+    drop_privileges: false,
     large_pages: false,
     lock_memory: false,
     max_core_dumps: false,

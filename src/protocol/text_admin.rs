@@ -39,6 +39,8 @@ pub(super) fn decode<'a>(verb: &[u8], args: &'a [u8], line: &'a [u8], used: usiz
         b"debugtime" => debug_time(&args, noreply, used),
         #[cfg(feature = "debug-commands")]
         b"debugitem" => debug_item(&args, used),
+        #[cfg(feature = "debug-commands")]
+        b"misbehave" => admin(used, Admin::Misbehave, noreply),
         _ if args.last().is_some_and(|last| last.starts_with(b"HTTP/")) => Decoded::HangUp,
         _ => say_error(used, Error::Unknown, noreply),
     }

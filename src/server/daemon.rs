@@ -6,8 +6,8 @@ use log::warn;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdout};
 use std::env;
-use std::fs::OpenOptions;
-use std::io::{PipeReader, PipeWriter, Read, Result, Write, pipe};
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::{PathBuf, absolute};
 use std::process::exit;
 
@@ -19,8 +19,15 @@ const READY: [u8; 1] = [1];
 
 /// A server on its way up.
 pub(super) struct Launch {
-    /// To the process that was started, where that is not this one.
-    parent: Option<PipeWriter>,
+    /// The process that was started, where that is not this one.
+    parent: Option<Parent>,
+}
+
+struct Parent {
+    /// Tells it.
+    told: PipeWriter,
+    /// What takes the place of the stdout and stderr that are still its own.
+    null: File,
 }
 
 impl Launch {
@@ -44,6 +51,9 @@ impl Launch {
             *path = absolute(&*path).map_err(|e| failed(&e))?;
         }
         let (reader, writer) = pipe().map_err(|e| failed(&e))?;
+        // Later it might not be allowed.
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        let null = null.map_err(|e| failed(&e))?;
         let outcome = Daemonize::new()
             .working_directory(directory(settings))
             .umask(present_umask().bits())
@@ -55,7 +65,7 @@ impl Launch {
                 drop(writer);
                 exit(status_of(reader));
             }
-            Outcome::Child(Ok(_)) => Ok(Launch { parent: Some(writer) }),
+            Outcome::Child(Ok(_)) => Ok(Launch { parent: Some(Parent { told: writer, null }) }),
             Outcome::Parent(Err(e)) | Outcome::Child(Err(e)) => Err(failed(&e)),
         }
     }
@@ -63,13 +73,13 @@ impl Launch {
     /// Lets the process that was started end. From here on the daemon says no more on its stdout
     /// and stderr; with -v it goes on, as memcached does.
     pub(super) fn ready(self, settings: &Settings) {
-        let Some(mut parent) = self.parent else { return };
+        let Some(Parent { mut told, null }) = self.parent else { return };
         if settings.verbosity == 0
-            && let Err(e) = silence()
+            && let Err(e) = dup2_stdout(&null).and_then(|()| dup2_stderr(&null))
         {
             warn!("-d: cannot let go of stdout and stderr: {e}");
         }
-        if let Err(e) = parent.write_all(&READY) {
+        if let Err(e) = told.write_all(&READY) {
             warn!("-d: whoever started this is gone: {e}");
         }
     }
@@ -94,13 +104,6 @@ fn status_of(mut daemon: PipeReader) -> i32 {
         Ok(()) => 0,
         Err(_) => EX_OSERR,
     }
-}
-
-fn silence() -> Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    Ok(())
 }
 
 #[cfg(test)]

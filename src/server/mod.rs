@@ -135,6 +135,9 @@ fn serve(
     let reloads = Reloads::new(shared);
     let mut acceptor = Acceptor::new(shared.clone(), listeners, signals, reloads, turns, greeting)
         .map_err(|e| cannot_start("listener", e))?;
+    if settings.drop_privileges {
+        privileges::confine(systemd::is_told())?;
+    }
     ready();
     let ended = acceptor.run();
     systemd::stopping();

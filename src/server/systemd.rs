@@ -12,6 +12,8 @@ use std::process;
 
 /// Where systemd tells what its sockets are called, joined by colons.
 const NAMES: &str = "LISTEN_FDNAMES";
+/// Where it wants to be told of states.
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// A socket without a name of its own.
 const UNNAMED: &str = "unknown";
 
@@ -58,6 +60,11 @@ fn prepare(socket: &Socket) -> std::io::Result<bool> {
     }
     socket.set_nonblocking(true)?;
     Ok(is_unix)
+}
+
+/// True where somebody wants to be told of the server's state.
+pub(super) fn is_told() -> bool {
+    env::var_os(NOTIFY_SOCKET).is_some()
 }
 
 /// The server serves.

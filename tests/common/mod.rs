@@ -31,6 +31,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than anything that a test waits for takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Options of a server that may make any system call, and of one that may not.
+pub const FREE_AND_CONFINED: [&[&str]; 2] = [&[], &["-o", "drop_privileges"]];
+
 /// Asks until there is an answer.
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;

@@ -178,6 +178,7 @@ fn ours(rows: &mut Rows, s: &Settings, present: &Present<'_>) {
     let locked = if present.locked >= present.maxbytes { "yes" } else { "failed" };
     rows.put("lock_memory", if s.lock_memory { locked } else { "no" });
     rows.put("large_pages", yes(s.large_pages));
+    rows.put("drop_privileges", yes(s.drop_privileges));
     if s.memory_file.is_some() {
         rows.put("checksum", yes(s.checksum));
     }
@@ -271,6 +272,7 @@ mod tests {
         bg_cpu_pct 5
         lock_memory no
         large_pages no
+        drop_privileges no
     ";
 
     fn at_start(knobs: &Knobs) -> Present<'_> {

@@ -282,7 +282,7 @@ fn the_help_is_grouped_and_says_what_there_is() {
 fn the_help_names_no_feature_that_is_absent() {
     let help = printed("-h").to_lowercase();
     assert!(help.contains("unix-socket"));
-    for word in ["ext_path", "proxy_config", "no_drop_privileges"] {
+    for word in ["ext_path", "proxy_config"] {
         assert!(!help.contains(word), "{word}");
     }
     assert!(!help.starts_with("memcached 1.1."));
