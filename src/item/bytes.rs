@@ -169,6 +169,19 @@ mod tests {
         }
     }
 
+    /// Miri and ThreadSanitizer say whether they may.
+    #[test]
+    fn a_reader_and_a_writer_meet() {
+        let words: Vec<AtomicU32> = (0..20).map(|_| AtomicU32::new(0)).collect();
+        let mut read = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| store(&words, 3, &[7; 60]));
+            append(&words, 3, 60, &mut read);
+        });
+        assert!(read.iter().all(|byte| [0, 7].contains(byte)) && read.len() == 60);
+        assert!(equal(&words[1..], &[7; 59]));
+    }
+
     #[test]
     fn equal_looks_at_the_bytes_only() {
         let words: Vec<AtomicU32> = (0..4).map(|_| AtomicU32::new(0)).collect();

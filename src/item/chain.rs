@@ -281,3 +281,63 @@ pub fn chunks_of<P>(slabs: &Slabs<P>, chunk: ChunkRef) -> impl Iterator<Item = C
     });
     std::iter::once(chunk).chain(bodies)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slab::{ClassId, Geometry, Options};
+
+    /// Room in the head, in two bodies, and some in a third.
+    const LEN: usize = 28 + 2 * 48 + 30;
+
+    fn slabs() -> Slabs<()> {
+        let options = Options {
+            limit: 512,
+            ceiling: 1,
+            chunk_overhead_64ths: 0,
+            first_page_beyond_limit: false,
+            huge_pages: false,
+        };
+        Slabs::new(Geometry::new(512, vec![64]).expect("a ladder"), options).expect("an arena")
+    }
+
+    /// A reserved item of [`LEN`] bytes, whose bodies come in an order of their own.
+    fn chained(slabs: &Slabs<()>) -> ChunkRef {
+        let mut class = slabs.lock(ClassId(1));
+        assert!(class.grow());
+        let [third, head, first, second] = std::array::from_fn(|_| class.take().expect("a chunk"));
+        let item = Item::new(&slabs.words()[head.word()..]);
+        item.set_standing(Standing::RESERVED);
+        item.reshape(Shape::wide(3, true, 0));
+        item.put_wide(item.shape(), LEN as u32, first.to_u32());
+        item.put_key(b"key");
+        make_body(slabs, first, head.to_u32(), second.to_u32(), 48);
+        make_body(slabs, second, head.to_u32(), third.to_u32(), 48);
+        make_body(slabs, third, head.to_u32(), 0, 30);
+        head
+    }
+
+    #[test]
+    fn a_value_comes_and_goes_through_its_chain() {
+        let (slabs, value) = (slabs(), Vec::from_iter(0..LEN as u8));
+        let (head, mut at) = (chained(&slabs), Cursor::default());
+        for (n, mut piece) in value.chunks(19).enumerate() {
+            match n % 2 {
+                0 => fill(&slabs, head, &mut at, piece),
+                _ => _ = fill_from(&slabs, head, &mut at, &mut piece).expect("bytes"),
+            }
+        }
+        assert_eq!(at.at(), LEN);
+        assert_eq!(fill_from(&slabs, head, &mut at, &mut &b"more"[..]).expect("no room"), 0);
+        let mut copied = Vec::new();
+        Chain::of(&slabs, head).for_each(|segment| segment.copy(&mut copied));
+        assert_eq!(copied, value);
+        Item::new(&slabs.words()[head.word()..]).set_bits(Shape::PINNED);
+        for sent in 0..=LEN {
+            let mut at = Cursor::default();
+            skip(&slabs, head, &mut at, sent);
+            let rest: Vec<u8> = pinned_bytes(&slabs, head, at).flatten().copied().collect();
+            assert_eq!(rest, value[sent..]);
+        }
+    }
+}
