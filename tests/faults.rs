@@ -4,7 +4,9 @@ mod common;
 
 use common::faults::{Clocks, Dir, Disk, Limited, open_files};
 use common::load::{Memory, value_of};
-use common::{Client, Random, Server, fails, server_path, spawn, spawn_by, wait_until};
+use common::{
+    Client, Random, Server, fails, is_sanitized, server_path, spawn, spawn_by, wait_until,
+};
 use nix::sys::signal::Signal;
 use rustix::process::Resource;
 use std::io::Read;
@@ -318,6 +320,10 @@ fn spawn_under(limit: &str, args: &[&str]) -> std::process::Child {
 
 #[test]
 fn an_arena_that_cannot_be_reserved_ends_the_start_with_one_line() {
+    // A sanitizer takes address space all the time.
+    if is_sanitized() {
+        return;
+    }
     let args = ["-l", "127.0.0.1", "-p", "-1", "-m", "1024"];
     fails(spawn_under("-v 400000", &args), "failed to reserve");
     let dir = Dir::new("reserve");
@@ -328,6 +334,10 @@ fn an_arena_that_cannot_be_reserved_ends_the_start_with_one_line() {
 /// What the arena and the index may need was reserved at the start.
 #[test]
 fn a_server_that_gets_no_more_memory_goes_on() {
+    // A sanitizer takes address space all the time.
+    if is_sanitized() {
+        return;
+    }
     let server = Server::start(&["-m", "32"]);
     let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     for client in &mut clients {

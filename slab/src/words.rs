@@ -328,7 +328,9 @@ mod tests {
         let before = resident();
         words.populate(1 << 20..9 << 20).unwrap();
         let more = resident() - before;
-        assert!((24 << 20..40 << 20).contains(&more), "{more} of 32 MiB");
+        // What a sanitizer notes of memory takes memory itself.
+        let sanitized = std::env::var_os("RUSTCACHED_TEST_SANITIZED").is_some();
+        assert!(more >= 24 << 20 && (more < 40 << 20 || sanitized), "{more} of 32 MiB");
         assert_eq!((words[3 << 20].load(Relaxed), words[8 << 20].load(Relaxed)), (7, 0));
         let file = Arc::new(tempfile::tempfile().unwrap());
         file.set_len(1 << 16).unwrap();

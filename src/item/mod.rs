@@ -27,7 +27,7 @@ pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State}
 pub use sound::{SEAL_BYTES, have_same_key, head_sum, is_sound, value_sum};
 
 use slab::ChunkRef;
-use slab::sync::Ordering::{AcqRel, Relaxed, Release};
+use slab::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use slab::sync::{AtomicU32, MODELLED};
 
 /// Words before the key.
@@ -115,6 +115,13 @@ impl<'a> Item<'a> {
     #[inline]
     pub fn shape(self) -> Shape {
         Shape(self.words[1].load(Relaxed))
+    }
+
+    /// The shape, for who frees the item if it is not pinned: what was read through a pin that is
+    /// gone comes before what the next owner writes.
+    #[inline]
+    pub fn shape_after_pins(self) -> Shape {
+        Shape(self.words[1].load(Acquire))
     }
 
     /// Copies the whole chunk but its standing to a reserved one of the same size, whose places in

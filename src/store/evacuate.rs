@@ -7,8 +7,6 @@ use super::index::{LineGuard, Slot};
 use super::shard::Shard;
 use super::types::Local;
 use crate::item::{self, Item, Shape, Standing, State};
-use slab::sync::Ordering::Acquire;
-use slab::sync::fence;
 use slab::{ChunkRef, ClassId, PageNo};
 
 /// Victims that may lie on the very page, one after another, before the next chunk has its turn.
@@ -75,12 +73,10 @@ impl Shard {
         };
         let Some((mut line, slot)) = self.line_of(l, head) else { return Evacuated::Locked };
         let item = self.item(head);
-        let (shape, standing) = (item.shape(), item.standing());
+        let (shape, standing) = (item.shape_after_pins(), item.standing());
         if shape.has(Shape::PINNED) {
             return Evacuated::Floating;
         }
-        // A pin that is gone was read through until then; that comes before the next owner writes.
-        fence(Acquire);
         if horizon.flushed(standing) || horizon.expired(item.deadline(shape)) {
             line.remove(slot);
             self.count_victim(l, head, item, (shape, standing), horizon);

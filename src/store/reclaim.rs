@@ -19,8 +19,7 @@ use super::upkeep::Pace;
 use crate::clock::Seconds;
 use crate::config::Layout;
 use crate::item::{Shape, State};
-use slab::sync::Ordering::{Acquire, Relaxed};
-use slab::sync::fence;
+use slab::sync::Ordering::Relaxed;
 use slab::{ChunkRef, ClassId, PageNo};
 use std::mem::take;
 use std::ops::Range;
@@ -342,14 +341,13 @@ impl Shard {
         let Some(mut line) = self.index.try_lock(hash) else { return Fate::Busy };
         let Some((slot, _)) = line.find(|c| c == chunk) else { return Fate::Gone };
         let item = self.item(chunk);
-        let (shape, standing) = (item.shape(), item.standing());
+        let (shape, standing) = (item.shape_after_pins(), item.standing());
         if !horizon.flushed(standing) && !horizon.expired(item.deadline(shape)) {
             return Fate::Gone;
         }
         if shape.has(Shape::PINNED) {
             return Fate::Busy;
         }
-        fence(Acquire);
         line.remove(slot);
         self.count_victim(l, chunk, item, (shape, standing), horizon);
         self.dies(chunk);
@@ -371,7 +369,6 @@ impl Shard {
             }
             !chained
         });
-        fence(Acquire);
         let mut guard = self.slabs.lock(class);
         for d in dead.drain(..) {
             self.put_into(&mut guard, d.chunk);

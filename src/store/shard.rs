@@ -21,7 +21,7 @@ use crate::item::{self, Item, Plan, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use parking_lot::Mutex;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
-use slab::sync::Ordering::{Acquire, Relaxed, Release};
+use slab::sync::Ordering::{Relaxed, Release};
 use slab::sync::fence;
 use slab::{ChunkRef, ClassId, PageNo, Slabs};
 use std::cmp::Reverse;
@@ -271,13 +271,11 @@ impl Shard {
     /// Frees an item that is out of the index or was never in it, with its chain; the last pin
     /// does it where there is one.
     pub fn free(&self, chunk: ChunkRef) {
-        let item = self.item(chunk);
-        if item.shape().has(Shape::PINNED) && self.pins.leave_to_last(chunk) {
+        let shape = self.item(chunk).shape_after_pins();
+        if shape.has(Shape::PINNED) && self.pins.leave_to_last(chunk) {
             return;
         }
-        // A pin that is gone was read through until then; that comes before the next owner writes.
-        fence(Acquire);
-        if item.shape().chained() {
+        if shape.chained() {
             let chunks: Vec<ChunkRef> = item::chunks_of(&self.slabs, chunk).skip(1).collect();
             self.free_bodies(&chunks);
         }
@@ -434,11 +432,10 @@ impl Shard {
     ) -> bool {
         let item = self.item(chunk);
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
-        let (shape, standing) = (item.shape(), item.standing());
+        let (shape, standing) = (item.shape_after_pins(), item.standing());
         if shape.has(Shape::PINNED | Shape::TEMP) {
             return false;
         }
-        fence(Acquire);
         line.remove(slot);
         if self.count_victim(l, chunk, item, (shape, standing), horizon) {
             self.ghost.remember(line.hash(), short_of, part);

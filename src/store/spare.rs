@@ -9,7 +9,7 @@ use super::Store;
 use super::shard::Shard;
 use super::types::Local;
 use crate::item::{Shape, Standing};
-use slab::sync::Ordering::{Acquire, Release};
+use slab::sync::Ordering::Release;
 use slab::sync::fence;
 use slab::{ChunkRef, ClassId};
 use std::cell::Cell;
@@ -54,11 +54,12 @@ impl Shard {
     pub fn free_replaced(&self, l: &Local, chunk: ChunkRef) {
         let item = self.item(chunk);
         let spare = &l.spare;
-        if !spare.in_batch.get() || spare.kept.get().is_some() || !item.shape().is_plain() {
+        if !spare.in_batch.get()
+            || spare.kept.get().is_some()
+            || !item.shape_after_pins().is_plain()
+        {
             return self.free(chunk);
         }
-        // As in `free`: a pin that is gone was read through until then.
-        fence(Acquire);
         item.reshape(Shape(0));
         item.set_standing(Standing::RESERVED);
         let shard = from_ref(self).addr();

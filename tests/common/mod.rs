@@ -1,7 +1,8 @@
 //! What the tests that talk to a server share: starting one, and a client that sees every byte.
 //!
 //! `RUSTCACHED_TEST_SERVER=/path/to/memcached` runs the same tests against another server, which is
-//! how a transcript proves that it tells the truth about memcached.
+//! how a transcript proves that it tells the truth about memcached. `RUSTCACHED_TEST_SANITIZED=1`
+//! leaves the process's memory out of them, of which sanitizers take much and spare none.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod faults;
@@ -59,6 +60,11 @@ pub fn server_path() -> PathBuf {
 /// The server that stands in for ours, if any.
 pub fn other_server() -> Option<PathBuf> {
     std::env::var_os("RUSTCACHED_TEST_SERVER").map(PathBuf::from)
+}
+
+/// Whether the server has a sanitizer in it.
+pub fn is_sanitized() -> bool {
+    std::env::var_os("RUSTCACHED_TEST_SANITIZED").is_some()
 }
 
 /// A directory of its own for each call, under the system's temporary one.
@@ -192,8 +198,12 @@ impl Server {
         self.connect().stat(name)
     }
 
-    /// Bytes of a line such as `VmRSS` of the process's status, as the kernel counts them.
+    /// Bytes of a line such as `VmRSS` of the process's status, as the kernel counts them; 0 where
+    /// most of them are a sanitizer's.
     pub fn memory(&self, line: &str) -> u64 {
+        if is_sanitized() {
+            return 0;
+        }
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(path).expect("the process's status");
         let found = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));

@@ -2,7 +2,7 @@
 //! an operator asks of it all the while.
 
 use crate::common::faults::{Clocks, Disk, Hog, Limited, open_files};
-use crate::common::{Client, Random, fails, spawn};
+use crate::common::{Client, Random, fails, is_sanitized, spawn};
 use crate::world::World;
 use nix::sys::signal::Signal;
 use rustix::process::Resource;
@@ -51,7 +51,7 @@ impl<'a> Trouble<'a> {
                     self.limit(Resource::Nofile, few);
                     "out of files"
                 }
-                2 => {
+                2 if !is_sanitized() => {
                     self.limit(Resource::As, server.memory("VmSize"));
                     "out of memory"
                 }
