@@ -90,6 +90,9 @@ impl Connection {
     /// Reads the missing bytes of a large value straight into its chunks.
     pub(super) fn fill(&mut self, desk: &Desk) -> Result<()> {
         let State::Value(value) = &mut self.state else { return Ok(()) };
+        // Until the transport says otherwise. It may be asked without an event, and one that
+        // decrypts then holds what came behind the value: no event tells of that again.
+        self.readable = true;
         let mut left = FILL_MAX;
         while left > 0 && value.reservation.missing() > 0 {
             match value.reservation.fill_from(&mut self.transport) {
