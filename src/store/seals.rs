@@ -77,8 +77,8 @@ impl Shard {
         head ^ value ^ horizon.flush.wrapping_mul(SPREAD)
     }
 
-    /// Changes a linked item's deadline by `change`, with its seal broken meanwhile: whoever dies
-    /// in between leaves an item that is believed as it is.
+    /// Changes a linked item's deadline or marks by `change`, with its seal broken meanwhile:
+    /// whoever dies in between leaves an item that is believed as it is.
     #[inline]
     pub fn change_sealed<T>(
         &self,
