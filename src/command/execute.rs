@@ -34,13 +34,31 @@ pub fn execute(
     hash: Option<KeyHash>,
     replies: &mut impl Replies,
 ) -> Next {
+    let Command::Get(get) = command else {
+        return execute_other(store, local, command, hash, replies);
+    };
+    let key = get.key;
+    let hash = hash.unwrap_or_else(|| store.hash(key));
+    // Two visitors, so that the first is compiled into the look.
+    let hit = store
+        .look(local, get, hash, |hit| replies.hit(key, hit))
+        .unwrap_or_else(|| store.get_locked(local, get, hash, |hit| replies.hit(key, hit)));
+    found(store, key, hit, replies);
+    Next::Continue
+}
+
+/// Beside the busiest command, which has its registers to itself.
+#[inline(never)]
+fn execute_other(
+    store: &Arc<Store>,
+    local: &Local,
+    command: &Command<'_>,
+    hash: Option<KeyHash>,
+    replies: &mut impl Replies,
+) -> Next {
     let hashed = |key: Key<'_>| hash.unwrap_or_else(|| store.hash(key));
     match command {
-        Command::Get(get) => {
-            let key = get.key;
-            let hit = store.get(local, get, hashed(key), |hit| replies.hit(key, hit));
-            found(store, key, hit, replies);
-        }
+        Command::Get(_) => unreachable!("run by `execute`"),
         Command::Fetch(fetch) => {
             let key = fetch.get.key;
             let hit = store.fetch(local, fetch, hashed(key), |hit| replies.hit(key, hit));

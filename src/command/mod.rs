@@ -204,6 +204,6 @@ pub enum Reply<'a> {
 pub trait Replies {
     /// A get's hit. It may be called several times for one command, because small values are read
     /// without a lock and read again when a writer came between: each call replaces the last.
-    fn hit(&mut self, key: Key<'_>, hit: &Hit<'_>);
+    fn hit(&mut self, key: Key<'_>, hit: Hit<'_>);
     fn reply(&mut self, reply: Reply<'_>);
 }

@@ -161,7 +161,7 @@ impl Datagrams {
             }
         }
         if desk.outbox.capacity() > OUTBOX_KEPT {
-            desk.outbox = Outbox::default();
+            *desk.outbox = Outbox::default();
         }
         desk.arena = arena;
         desk.arena.reset();

@@ -74,7 +74,7 @@ struct Desk {
     /// What `refresh_certs` refreshes.
     tls: Option<Arc<Tls>>,
     /// The present turn's.
-    outbox: Outbox,
+    outbox: Box<Outbox>,
     /// Keys that came in base64, decoded; emptied after each batch.
     arena: Bump,
     /// A command was run in this turn, and its answer not forced out (as by `mn`).
@@ -169,7 +169,7 @@ impl Workspace {
         let local = store.local();
         let requests = batch::requests_per_turn(store.settings().requests_per_event);
         let room = Room::new(store.settings());
-        let (outbox, arena, peers) = (Outbox::default(), Bump::new(), HashMap::new());
+        let (outbox, arena, peers) = (Box::default(), Bump::new(), HashMap::new());
         let piped = false;
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
@@ -354,6 +354,7 @@ impl Connection {
 }
 
 /// One counted write.
+#[inline]
 fn write(transport: &mut Transport, outbox: &mut Outbox, local: &Local) -> Result<Progress> {
     let before = outbox.len();
     let progress = outbox.write_to(transport);

@@ -30,7 +30,7 @@ pub(super) struct Turn {
     taken: Taken,
     /// What its first request needs, if other turns go before it.
     ahead: Option<KeyHash>,
-    outbox: Outbox,
+    outbox: Box<Outbox>,
     /// What an answer takes that is larger than those that an outbox is kept for.
     held: Held,
 }
@@ -120,7 +120,7 @@ impl Connection {
         let buffers = &desk.store.stats().buffers;
         if buffers.count(&mut turn.held, large) && !buffers.has(0) {
             desk.local.counters.thread.response_obj_oom.bump();
-            turn.outbox = Outbox::default();
+            *turn.outbox = Outbox::default();
             self.state = State::Closing(CloseReason::Error);
         }
     }

@@ -12,10 +12,16 @@ compile_error!("the arena's words are read as little-endian bytes");
 pub(crate) fn equal(words: &[AtomicU32], bytes: &[u8]) -> bool {
     let (whole, rest) = bytes.as_chunks::<4>();
     let Some((head, tail)) = words.split_at_checked(whole.len()) else { return false };
-    for (word, four) in head.iter().zip(whole) {
-        if word.load(Relaxed) != u32::from_le_bytes(*four) {
+    let ((head, last), (whole, single)) = (head.as_chunks::<4>(), whole.as_chunks::<4>());
+    let differs = |word: &AtomicU32, four: &[u8; 4]| word.load(Relaxed) ^ u32::from_le_bytes(*four);
+    // By fours, for fewer tests.
+    for (words, bytes) in head.iter().zip(whole) {
+        if words.iter().zip(bytes).fold(0, |all, (word, four)| all | differs(word, four)) != 0 {
             return false;
         }
+    }
+    if last.iter().zip(single).any(|(word, four)| differs(word, four) != 0) {
+        return false;
     }
     if rest.is_empty() {
         return true;
@@ -30,45 +36,114 @@ pub(crate) fn equal(words: &[AtomicU32], bytes: &[u8]) -> bool {
 /// be writing, and for the caller to validate afterwards.
 #[inline]
 pub(crate) fn append(words: &[AtomicU32], offset: usize, len: usize, out: &mut Vec<u8>) {
-    if len == 0 {
-        return;
-    }
-    let words = &words[offset / 4..(offset + len).div_ceil(4)];
-    // Whole words are written, so up to 7 bytes more than asked for.
+    assert!(offset + len <= words.len() * 4);
+    // Whole words may be written, so up to 7 bytes more than asked for.
     out.reserve(len + 8);
-    let skip = offset % 4;
     let start = out.len();
-    // SAFETY: `start` is within the allocation, and the reservation above leaves room for every
-    // word written below: 4 * words.len() <= skip + len + 3.
-    let mut at = unsafe { out.as_mut_ptr().add(start) };
-    let first = words[0].load(Relaxed) >> (skip * 8);
-    // SAFETY: room for 8 bytes was reserved; the pointer may be unaligned, as the write allows.
-    unsafe { at.cast::<u32>().write_unaligned(first) };
-    // SAFETY: still within the reservation (at most 4 bytes on).
-    at = unsafe { at.add(4 - skip) };
-    // By fours, for fewer tests: the copy is most of what a small get does.
-    let (fours, rest) = words[1..].as_chunks::<4>();
-    for four in fours {
-        let all = four.each_ref().map(|word| word.load(Relaxed));
-        // SAFETY: as above: each word starts no further than `len` bytes from the start.
-        unsafe { at.cast::<[u32; 4]>().write_unaligned(all) };
-        // SAFETY: as above.
-        at = unsafe { at.add(16) };
+    // SAFETY: `start` is within the allocation.
+    let to = unsafe { out.as_mut_ptr().add(start) };
+    let from = words.as_ptr().cast::<u8>().wrapping_add(offset);
+    // SAFETY: so many bytes are in the words from there on, and were reserved.
+    let copied = unsafe { copy_blocks(from, to, len) };
+    if !copied && len > 0 {
+        let words = &words[offset / 4..(offset + len).div_ceil(4)];
+        // SAFETY: the words have at most seven bytes more than were asked for.
+        unsafe { copy_words(words, offset % 4, to) };
     }
-    for word in rest {
-        // SAFETY: as above.
-        unsafe { at.cast::<u32>().write_unaligned(word.load(Relaxed)) };
-        // SAFETY: as above.
-        at = unsafe { at.add(4) };
-    }
-    // SAFETY: `len` bytes from `start` were written by the loop and lie within the capacity.
+    // SAFETY: so many bytes from `start` were written, and lie within the capacity.
     unsafe { out.set_len(start + len) };
+}
+
+/// Appends all `parts`, with one look at whether there is room.
+#[inline(always)]
+pub(crate) fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
+    let len = parts.iter().map(|part| part.len()).sum();
+    out.reserve(len);
+    let mut at = out.len();
+    for part in parts {
+        // SAFETY: the parts together are as long as what was reserved.
+        let to = unsafe { out.as_mut_ptr().add(at) };
+        // SAFETY: the same; they do not overlap what the caller alone may write to.
+        unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
+        at += part.len();
+    }
+    // SAFETY: so far it was written.
+    unsafe { out.set_len(at) };
+}
+
+/// Copies the bytes of `words` but the first `skip`, at most three.
+///
+/// # Safety
+/// There is room for all of them from `at` on, and for four bytes in any case.
+#[inline(never)]
+unsafe fn copy_words(words: &[AtomicU32], skip: usize, mut at: *mut u8) {
+    let first = words[0].load(Relaxed) >> (skip * 8);
+    // SAFETY: there is room for four bytes; the pointer may be unaligned, as the write allows.
+    unsafe { at.cast::<u32>().write_unaligned(first) };
+    at = at.wrapping_add(4 - skip);
+    for word in &words[1..] {
+        // SAFETY: so many bytes lie before it in the words, and there is room for this one's.
+        unsafe { at.cast::<u32>().write_unaligned(word.load(Relaxed)) };
+        at = at.wrapping_add(4);
+    }
+}
+
+/// Copies `len` bytes by blocks of 16, some of the last ones twice; false, and nothing is copied,
+/// where they are fewer, or not on this processor. It does what relaxed loads and stores of each
+/// byte would do, which the compiler would not put together: so somebody else may be reading what
+/// is written, or writing what is read. Who has to see each access (Miri, loom) does not see these.
+///
+/// # Safety
+/// `from` and `to` are so many bytes, which may be read and written as atomics may be, and do not
+/// overlap.
+#[inline(always)]
+unsafe fn copy_blocks(from: *const u8, to: *mut u8, len: usize) -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+    if len >= 16 {
+        // SAFETY: what is read and written is what the caller vouches for: blocks that start below
+        // `len - 16`, and the one that starts there.
+        unsafe {
+            std::arch::asm!(
+                "test {last}, {last}",
+                "jz 3f",
+                "2:",
+                "movups {block}, [{from} + {at}]",
+                "movups [{to} + {at}], {block}",
+                "add {at}, 16",
+                "cmp {at}, {last}",
+                "jb 2b",
+                "3:",
+                "movups {block}, [{from} + {last}]",
+                "movups [{to} + {last}], {block}",
+                from = in(reg) from,
+                to = in(reg) to,
+                last = in(reg) len - 16,
+                at = inout(reg) 0_usize => _,
+                block = out(xmm_reg) _,
+                options(nostack),
+            );
+        }
+        return true;
+    }
+    let _ = (from, to, len);
+    false
 }
 
 /// Writes `bytes` from `offset` bytes into `words`. The caller owns them; neighbours in the first
 /// and last word are kept.
 #[inline]
 pub(crate) fn store(words: &[AtomicU32], offset: usize, bytes: &[u8]) {
+    assert!(offset + bytes.len() <= words.len() * 4);
+    let to = words.as_ptr().cast::<u8>().cast_mut().wrapping_add(offset);
+    // SAFETY: the words, which are atomics, hold all the bytes from there on.
+    if !unsafe { copy_blocks(bytes.as_ptr(), to, bytes.len()) } {
+        store_words(words, offset, bytes);
+    }
+}
+
+/// The same word by word.
+#[inline(never)]
+fn store_words(words: &[AtomicU32], offset: usize, bytes: &[u8]) {
     let mut bytes = bytes;
     let mut at = offset / 4;
     let skip = offset % 4;
@@ -80,14 +155,7 @@ pub(crate) fn store(words: &[AtomicU32], offset: usize, bytes: &[u8]) {
     }
     let (whole, last) = bytes.as_chunks::<4>();
     let words = &words[at.min(words.len())..];
-    let (fours, rest) = words[..whole.len()].as_chunks::<4>();
-    let (by_fours, singly) = whole.as_chunks::<4>();
-    for (words, bytes) in fours.iter().zip(by_fours) {
-        for (word, four) in words.iter().zip(bytes) {
-            word.store(u32::from_le_bytes(*four), Relaxed);
-        }
-    }
-    for (word, four) in rest.iter().zip(singly) {
+    for (word, four) in words.iter().zip(whole) {
         word.store(u32::from_le_bytes(*four), Relaxed);
     }
     if !last.is_empty() {
@@ -144,6 +212,28 @@ pub(crate) fn prefetch(words: &[AtomicU32], at: usize) {
     let _ = (words, at);
 }
 
+/// A bit for each byte of `block` that is `byte`, the lowest for the lowest.
+#[inline(always)]
+pub(crate) fn equal_to(byte: u8, block: u128) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
+        // SAFETY: every such processor has SSE2, which is all that this takes.
+        let block = unsafe { _mm_set_epi64x((block >> 64) as i64, block as i64) };
+        // SAFETY: as above.
+        let byte = unsafe { _mm_set1_epi8(byte as i8) };
+        // SAFETY: as above.
+        let equal = unsafe { _mm_cmpeq_epi8(block, byte) };
+        // SAFETY: as above.
+        unsafe { _mm_movemask_epi8(equal) as u32 }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let bytes = block.to_le_bytes().into_iter().enumerate();
+        bytes.fold(0, |bits, (n, b)| bits | u32::from(b == byte) << n)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +270,13 @@ mod tests {
         });
         assert!(read.iter().all(|byte| [0, 7].contains(byte)) && read.len() == 60);
         assert!(equal(&words[1..], &[7; 59]));
+    }
+
+    #[test]
+    fn equal_bytes_are_told_by_their_places() {
+        let block = 7 | 7 << 24 | 7 << 72 | 7 << 120;
+        assert_eq!(equal_to(7, block), 1 | 1 << 3 | 1 << 9 | 1 << 15);
+        assert_eq!((equal_to(0xFF, u128::MAX), equal_to(0, u128::MAX)), (0xFFFF, 0));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod chain;
 mod header;
 mod sound;
 
+pub(crate) use bytes::{append_all, equal_to as bytes_equal_to};
 pub use chain::{
     BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, body_len, chunks_of, fill,
     fill_from, make_body, pinned_bytes, replace_body, skip,

@@ -90,7 +90,7 @@ fn header(
 }
 
 #[inline]
-pub(super) fn hit(out: &mut Outbox, echo: Echo, key: Key<'_>, hit: &Hit<'_>) {
+pub(super) fn hit(out: &mut Outbox, echo: Echo, key: Key<'_>, hit: Hit<'_>) {
     let value_len = if echo.verb == Verb::Touch { 0 } else { hit.value_len() as usize };
     let key = if echo.returns_key() { key.bytes() } else { b"" };
     let body_len = FLAGS_LEN + key.len() + value_len;

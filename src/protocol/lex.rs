@@ -5,6 +5,7 @@
 
 use crate::clock::Exptime;
 use crate::command::Error;
+use crate::item::bytes_equal_to;
 use crate::store::Key;
 use arrayvec::ArrayVec;
 use base64::Engine;
@@ -58,22 +59,25 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Where the first blank is. Tokens are short: eight bytes at a time, in line, beat a vectorised
-/// search that has to be called.
+/// Where the first blank is.
 #[inline]
 pub(super) fn find_blank(text: &[u8]) -> Option<usize> {
-    const EACH: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = EACH << 7;
-    let (words, rest) = text.as_chunks::<8>();
-    for (n, word) in words.iter().enumerate() {
-        // The lowest byte that becomes zero is the first blank.
-        let differs = u64::from_le_bytes(*word) ^ (EACH * b' ' as u64);
-        let zero = differs.wrapping_sub(EACH) & !differs & HIGH;
-        if zero != 0 {
-            return Some(n * 8 + zero.trailing_zeros() as usize / 8);
+    find_either(text, b' ', b' ')
+}
+
+/// Where the first of two bytes is. Tokens are short: sixteen bytes at a time, in line, beat a
+/// wider search that has to be called.
+#[inline(always)]
+pub(super) fn find_either(text: &[u8], one: u8, other: u8) -> Option<usize> {
+    let (blocks, rest) = text.as_chunks::<16>();
+    for (n, block) in blocks.iter().enumerate() {
+        let block = u128::from_le_bytes(*block);
+        let found = bytes_equal_to(one, block) | bytes_equal_to(other, block);
+        if found != 0 {
+            return Some(n * 16 + found.trailing_zeros() as usize);
         }
     }
-    let found = rest.iter().position(|&b| b == b' ');
+    let found = rest.iter().position(|&byte| byte == one || byte == other);
     found.map(|at| text.len() - rest.len() + at)
 }
 

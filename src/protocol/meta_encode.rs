@@ -33,7 +33,7 @@ struct Marks {
 }
 
 #[inline]
-pub(super) fn hit(out: &mut Outbox, echo: &Echo<'_>, key: Key<'_>, hit: &Hit<'_>) {
+pub(super) fn hit(out: &mut Outbox, echo: &Echo<'_>, key: Key<'_>, hit: Hit<'_>) {
     let len = hit.value_len();
     let value = echo.value && !hit.unchanged();
     let bytes = out.bytes();

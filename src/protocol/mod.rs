@@ -141,6 +141,11 @@ impl Decoder {
 
     #[inline(always)]
     fn text<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
+        if self.scanned == 0
+            && let Some(get) = text::single_get(buf, arena)
+        {
+            return get;
+        }
         let Some(found) = buf.get(self.scanned..).and_then(|fresh| memchr(b'\n', fresh)) else {
             return self.incomplete(buf);
         };
@@ -253,8 +258,8 @@ impl<'o, 'e> Encoder<'o, 'e> {
 }
 
 impl Replies for Encoder<'_, '_> {
-    #[inline]
-    fn hit(&mut self, key: Key<'_>, hit: &Hit<'_>) {
+    #[inline(always)]
+    fn hit(&mut self, key: Key<'_>, hit: Hit<'_>) {
         self.out.rollback(self.start);
         match &self.echo {
             Echo::Text(echo) => text_encode::hit(self.out, *echo, key, hit),

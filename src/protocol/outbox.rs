@@ -39,10 +39,12 @@ pub enum Progress {
 
 impl Outbox {
     /// Unsent bytes, pinned ones included.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.sent + self.pinned
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0 && self.pins.is_empty()
     }
@@ -63,6 +65,7 @@ impl Outbox {
     }
 
     /// Drops everything unsent, keeping the memory of own bytes.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.pins.clear();
@@ -77,8 +80,8 @@ impl Outbox {
     }
 
     /// Appends a hit's value: large ones from their chunks, others copied.
-    #[inline]
-    pub fn value(&mut self, hit: &Hit<'_>) {
+    #[inline(always)]
+    pub fn value(&mut self, hit: Hit<'_>) {
         match hit.pin() {
             Some(pin) => self.pin(pin),
             None => hit.copy_value(&mut self.bytes),
@@ -86,8 +89,8 @@ impl Outbox {
     }
 
     /// Appends a hit's value and a line end.
-    #[inline]
-    pub fn value_line(&mut self, hit: &Hit<'_>) {
+    #[inline(always)]
+    pub fn value_line(&mut self, hit: Hit<'_>) {
         self.value(hit);
         self.bytes.extend_from_slice(b"\r\n");
     }
@@ -119,6 +122,7 @@ impl Outbox {
 
     /// Writes until all is sent or the peer takes no more. Errors are the sink's own; one that
     /// takes nothing without saying why is `WriteZero`.
+    #[inline]
     pub fn write_to(&mut self, sink: &mut impl Write) -> Result<Progress> {
         while !self.is_empty() {
             let written = if self.pins.is_empty() {
@@ -172,24 +176,31 @@ impl Outbox {
     }
 
     /// Notes that the first `n` unsent bytes are sent.
-    fn advance(&mut self, mut n: usize) {
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        let own = if self.pins.is_empty() { n } else { self.advance_over_pins(n) };
+        self.sent += own;
+    }
+
+    /// The same where some are pinned; returns what is left of `n` behind the last pin.
+    fn advance_over_pins(&mut self, mut n: usize) -> usize {
         while let Some((at, pin)) = self.pins.front_mut() {
             let own = n.min(*at - self.sent);
             self.sent += own;
             n -= own;
             if self.sent < *at {
-                return;
+                return 0;
             }
             let taken = n.min(pin.unsent());
             self.pinned -= taken;
             n -= taken;
             if taken < pin.unsent() {
                 pin.advance(taken);
-                return;
+                return 0;
             }
             self.pins.pop_front();
         }
-        self.sent += n;
+        n
     }
 }
 

@@ -88,6 +88,16 @@ fn split_key(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// A get of one key, as nearly all are written, if its line is here: one look finds where both the
+/// key and the line end.
+#[inline(always)]
+pub(super) fn single_get<'a>(buf: &'a [u8], arena: &'a Bump) -> Option<Decoded<'a>> {
+    let args = buf.strip_prefix(b"get ")?;
+    let end = lex::find_either(args, b' ', b'\n').filter(|end| args[*end] == b'\n')?;
+    let key = lex::without_end(&args[..=end]);
+    (!key.is_empty()).then(|| Form::GET.command(buf.len() - args.len() + end + 1, key, true, arena))
+}
+
 /// A get's first key; `mode` is told of others if there are any. `args` is the line behind the
 /// command, `used` the line's length and `line_end` its end's. Where any key is too long, none is
 /// handed out.

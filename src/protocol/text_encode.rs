@@ -4,34 +4,40 @@ use super::outbox::Outbox;
 use super::text::Echo;
 use super::{error_line, number};
 use crate::command::{Reply, Say, StatLines};
+use crate::item::append_all;
 use crate::store::{Hit, Key};
 
 /// Room for the words and numbers of a VALUE line.
 const VALUE_LINE_MAX: usize = 64;
 const END: &[u8] = b"END\r\n";
 
-#[inline]
-pub(super) fn hit(out: &mut Outbox, echo: Echo, key: Key<'_>, hit: &Hit<'_>) {
-    let cas = echo.cas.then(|| hit.cas());
-    value_line(out.bytes(), key, hit.client_flags(), hit.value_len(), cas);
-    out.value_line(hit);
+#[inline(always)]
+pub(super) fn hit(out: &mut Outbox, echo: Echo, key: Key<'_>, hit: Hit<'_>) {
+    if echo.cas || hit.client_flags() != 0 {
+        // Out of line, for most gets are of neither.
+        let cas = echo.cas.then(|| hit.cas());
+        value_line(out.bytes(), key, hit.client_flags(), hit.value_len(), cas);
+    } else {
+        let mut len = itoa::Buffer::new();
+        let len = len.format(hit.value_len()).as_bytes();
+        append_all(out.bytes(), [b"VALUE ", key.bytes(), b" 0 ", len, b"\r\n"]);
+    }
+    out.value(hit);
     if echo.end {
-        out.bytes().extend_from_slice(END);
+        out.bytes().extend_from_slice(b"\r\nEND\r\n");
+    } else {
+        out.bytes().extend_from_slice(b"\r\n");
     }
 }
 
-#[inline]
+#[inline(never)]
 fn value_line(out: &mut Vec<u8>, key: Key<'_>, client_flags: u32, len: u32, cas: Option<u64>) {
     out.reserve(key.bytes().len() + VALUE_LINE_MAX);
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key.bytes());
-    if client_flags == 0 {
-        out.extend_from_slice(b" 0 ");
-    } else {
-        out.push(b' ');
-        number(out, client_flags);
-        out.push(b' ');
-    }
+    out.push(b' ');
+    number(out, client_flags);
+    out.push(b' ');
     number(out, len);
     if let Some(cas) = cas {
         out.push(b' ');

@@ -66,7 +66,7 @@ impl Store {
         }
         // memcached stores the tombstone by a set, which looks for the key once more.
         let (class, len) = (held.shard.class_id(found.chunk), found.item.value_len(found.shape));
-        held.l.log.got(delete.key.bytes(), Got::Found, class, len);
+        held.l.log.got(delete.key.bytes(), Got::Found, || (class, len));
         held.tell_stored(&Set::of(delete.key, 0), Stored::Stored, || held.shard.kept(chunk));
         let slot = found.slot;
         held.link_over(found, chunk);
@@ -256,7 +256,7 @@ impl Store {
         }
         // memcached creates it by an add, which looks for the key once more, and gives it its
         // exptime after that.
-        held.l.log.got(arith.key.bytes(), Got::NotFound, 0, 0);
+        held.l.log.missed(arith.key.bytes(), Got::NotFound);
         let set = Set { mode: SetMode::Add, ..Set::of(arith.key, digits.len() as u32) };
         let kept = || Kept { deadline: Deadline::NEVER, ..held.shard.kept(chunk) };
         held.tell_stored(&set, Stored::Stored, kept);

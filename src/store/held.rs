@@ -57,7 +57,7 @@ impl<'a> Held<'a> {
             item.key_is(item.shape(), name)
         });
         let Some((slot, chunk)) = found else {
-            log.got(name, Got::NotFound, 0, 0);
+            log.missed(name, Got::NotFound);
             return None;
         };
         let item = shard.item(chunk);
@@ -65,10 +65,10 @@ impl<'a> Held<'a> {
         let found = Found { slot, chunk, item, shape, standing };
         let flushed = self.horizon.flushed(standing);
         if !flushed && !self.horizon.expired(item.deadline(shape)) {
-            log.got(name, Got::Found, shard.class_id(chunk), item.value_len(shape));
+            log.got(name, Got::Found, || (shard.class_id(chunk), item.value_len(shape)));
             return Some(found);
         }
-        log.got(name, if flushed { Got::Flushed } else { Got::Expired }, 0, 0);
+        log.missed(name, if flushed { Got::Flushed } else { Got::Expired });
         let (class, thread) = (self.class_counters(chunk), &self.l.counters.thread);
         // As memcached does, whatever it was looked for.
         if flushed {

@@ -17,10 +17,9 @@ use std::sync::Arc;
 
 /// Accesses of late that make an item WARM.
 pub(super) const WARM_FROM: u32 = 2;
-/// Lock-free looks before the line is locked after all.
-const READ_TRIES: usize = 4;
 
 /// An item found by a get, readable only while the visitor runs.
+#[derive(Clone, Copy)]
 pub struct Hit<'a> {
     store: &'a Arc<Store>,
     shard_no: usize,
@@ -131,97 +130,104 @@ impl std::fmt::Debug for Hit<'_> {
     }
 }
 
-/// What a look without the lock came to.
-enum Seen {
-    Hit(ChunkRef, Shape, Standing),
-    /// Dead, large, stale, or in the middle of a change: the line must be locked.
-    NeedsLock,
-}
-
 impl Store {
-    /// Reads a key; `visit` gets the item. False: not found (and counted).
-    #[inline]
+    /// Reads a key; `visit` gets the item, maybe twice, of which the last is true. False: not found
+    /// (and counted).
     pub fn get(
         self: &Arc<Self>,
         l: &Local,
         get: &Get<'_>,
         hash: KeyHash,
-        mut visit: impl FnMut(&Hit<'_>),
+        mut visit: impl FnMut(Hit<'_>),
     ) -> bool {
-        if let Some(found) = self.look(l, get, hash, 0, &mut visit) {
-            return found;
-        }
-        self.get_locked(l, get, hash, visit)
+        let found = self.look(l, get, hash, &mut visit);
+        found.unwrap_or_else(|| self.get_locked(l, get, hash, visit))
     }
 
-    /// Reads without a lock. `None`: it takes one. `need`: bits that the item must have.
+    /// Reads a key without a lock, if it can: `visit` gets the item. `Some(false)`: not found (and
+    /// counted). `None`: it takes a lock, see [`Store::get_locked`], and what `visit` did must be
+    /// forgotten.
     #[inline]
-    fn look(
+    pub fn look(
+        self: &Arc<Self>,
+        l: &Local,
+        get: &Get<'_>,
+        hash: KeyHash,
+        visit: impl FnMut(Hit<'_>),
+    ) -> Option<bool> {
+        self.look_for(l, get, hash, 0, visit)
+    }
+
+    /// The same. `need`: bits that the item must have.
+    #[inline]
+    fn look_for(
         self: &Arc<Self>,
         l: &Local,
         get: &Get<'_>,
         hash: KeyHash,
         need: u32,
-        visit: &mut impl FnMut(&Hit<'_>),
+        mut visit: impl FnMut(Hit<'_>),
     ) -> Option<bool> {
         let shard_no = self.shard_no(hash);
         let shard = self.shard_at(shard_no);
         let horizon = self.horizon();
-        for _ in 0..READ_TRIES {
-            let seen = shard.index.read(hash.0, |chunk| {
-                // Each word of the header is loaded once: the item may be changing hands, and what
-                // is judged below must be what the visitor goes by.
-                let hit = Hit::new(self, shard_no, chunk, shard.item(chunk), get, horizon.now);
-                let Hit { item, shape, standing, .. } = hit;
-                if !item.key_is(shape, get.key.bytes()) {
-                    return None;
-                }
-                let marked = get.meta && shape.has(Shape::STALE | Shape::WIN);
-                let dead = horizon.flushed(standing) || horizon.expired(hit.deadline_before);
-                let plain = standing.state() == State::Linked
-                    && !shape.has(Shape::WIDE)
-                    && shape.0 & need == need;
-                if !plain || marked || dead {
-                    return Some(Seen::NeedsLock);
-                }
-                visit(&hit);
-                Some(Seen::Hit(chunk, shape, standing))
-            });
-            match seen {
-                None => {}
-                Some(None) => {
-                    l.counters.thread.get_misses.bump();
-                    shard.ghost.missed(hash.0);
-                    l.log.got(get.key.bytes(), Got::NotFound, 0, 0);
-                    return Some(false);
-                }
-                Some(Some((Seen::NeedsLock, _))) => return None,
-                Some(Some((Seen::Hit(chunk, shape, standing), line))) => {
-                    let id = shard.slabs.class_of(chunk);
-                    let class = shard.class_counters(l, id);
-                    if get.bump && shard.accessed(standing, horizon.stamp) != standing {
-                        // The page may have been given to another class by now, and be full of
-                        // others' values: it has not while the line is as it was.
-                        if let Some(_line) = shard.index.try_relock(line, hash.0) {
-                            shard.bump(class, shard.item(chunk), standing, horizon.stamp);
-                        }
-                    }
-                    shard.count_hit(class, shape, standing);
-                    let (key, len) = (get.key.bytes(), shape.narrow_len());
-                    l.log.got(key, Got::Found, id.0.into(), len);
-                    return Some(true);
-                }
+        // Each word of the header is loaded once: the item may be changing hands, and what is
+        // judged must be what the visitor goes by.
+        let (found, seen) = shard.index.look(hash.0, |chunk| {
+            let item = shard.item(chunk);
+            let shape = item.shape();
+            item.key_is(shape, get.key.bytes()).then_some((chunk, item, shape))
+        })?;
+        let Some((chunk, item, shape)) = found else {
+            if !shard.index.is_as_seen(seen) {
+                return None;
+            }
+            self.count_miss(l, shard, get.key, hash);
+            return Some(false);
+        };
+        let hit = Hit::new(self, (shard_no, chunk), item, shape, get, horizon.now);
+        let standing = hit.standing;
+        let marked = get.meta && shape.has(Shape::STALE | Shape::WIN);
+        let dead = horizon.flushed(standing) || horizon.expired(hit.deadline_before);
+        let plain =
+            standing.state() == State::Linked && !shape.has(Shape::WIDE) && shape.0 & need == need;
+        if !plain || marked || dead {
+            return None;
+        }
+        visit(hit);
+        if !shard.index.is_as_seen(seen) {
+            return None;
+        }
+        let id = shard.slabs.class_of(chunk);
+        let class = shard.class_counters(l, id);
+        if get.bump && shard.accessed(standing, horizon.stamp) != standing {
+            // The page may have been given to another class by now, and be full of others' values:
+            // it has not while the line is as it was.
+            if let Some(_line) = shard.index.try_relock(seen, hash.0) {
+                shard.bump(class, item, standing, horizon.stamp);
             }
         }
-        None
+        shard.count_hit(class, shape, standing);
+        l.log.got(get.key.bytes(), Got::Found, || (id.0.into(), shape.narrow_len()));
+        Some(true)
     }
 
-    fn get_locked(
+    #[cold]
+    fn count_miss(&self, l: &Local, shard: &Shard, key: Key<'_>, hash: KeyHash) {
+        l.counters.thread.get_misses.bump();
+        shard.ghost.missed(hash.0);
+        l.log.missed(key.bytes(), Got::NotFound);
+    }
+
+    /// Reads a key with its line locked; `visit` gets the item. False: not found (and counted).
+    #[cold]
+    #[inline(never)]
+    pub fn get_locked(
         self: &Arc<Self>,
         l: &Local,
         get: &Get<'_>,
         hash: KeyHash,
-        mut visit: impl FnMut(&Hit<'_>),
+        mut visit: impl FnMut(Hit<'_>),
     ) -> bool {
         let mut held = self.hold(l, hash);
         let Some(found) = held.find(get.key, Purpose::Read) else {
@@ -232,10 +238,10 @@ impl Store {
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
             return self.fetch_held(held, &Fetch::of(get.clone()), hash, Some(found), visit);
         }
-        let mut hit =
-            Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, held.horizon.now);
-        hit.locked = true;
-        visit(&hit);
+        let (item, shape) = (found.item, found.item.shape());
+        let at = (self.shard_no(hash), found.chunk);
+        let hit = Hit::new(self, at, item, shape, get, held.horizon.now);
+        visit(Hit { locked: true, ..hit });
         let class = held.class_counters(found.chunk);
         if get.bump {
             held.shard.bump(class, found.item, found.standing, held.horizon.stamp);
@@ -250,14 +256,14 @@ impl Store {
         l: &Local,
         fetch: &Fetch<'_>,
         hash: KeyHash,
-        mut visit: impl FnMut(&Hit<'_>),
+        mut visit: impl FnMut(Hit<'_>),
     ) -> bool {
         let get = &fetch.get;
         let changes = fetch.touch.is_some() || fetch.vivify.is_some() || fetch.recache.is_some();
         let need = if self.use_cas { Shape::CAS } else { 0 };
         if fetch.cas
             && !changes
-            && let Some(found) = self.look(l, get, hash, need, &mut visit)
+            && let Some(found) = self.look_for(l, get, hash, need, &mut visit)
         {
             return found;
         }
@@ -273,7 +279,7 @@ impl Store {
         fetch: &Fetch<'_>,
         hash: KeyHash,
         found: Option<Found<'a>>,
-        mut visit: impl FnMut(&Hit<'_>),
+        mut visit: impl FnMut(Hit<'_>),
     ) -> bool {
         let (l, get) = (held.l, &fetch.get);
         let (found, created) = match found {
@@ -286,7 +292,7 @@ impl Store {
             held.shard.ghost.missed(hash.0);
             return false;
         };
-        visit(&hit);
+        visit(hit);
         if hit.won {
             held.shard.change_sealed(l, hit.chunk, |item| item.set_bits(Shape::WIN));
         }
@@ -342,13 +348,10 @@ impl Store {
         let untaken = !found.shape.has(Shape::WIN);
         let won = created || (untaken && (due || found.shape.has(Shape::STALE)));
         let get = &fetch.get;
-        let mut hit = Hit::new(self, self.shard_no(hash), found.chunk, found.item, get, now);
-        hit.standing = standing;
-        hit.locked = true;
-        hit.won = won && get.meta;
-        hit.deadline_before = deadline_before;
-        hit.loose_cas = loose_cas;
-        Some(hit)
+        let (item, shape) = (found.item, found.item.shape());
+        let hit = Hit::new(self, (self.shard_no(hash), found.chunk), item, shape, get, now);
+        let won = won && get.meta;
+        Some(Hit { standing, locked: true, won, deadline_before, loose_cas, ..hit })
     }
 
     /// What `me` and dumps show of a key; nothing is counted or bumped.
@@ -361,7 +364,7 @@ impl Store {
             item.key_is(item.shape(), key.bytes())
         });
         let Some((_, chunk)) = found else {
-            l.log.got(key.bytes(), Got::NotFound, 0, 0);
+            l.log.missed(key.bytes(), Got::NotFound);
             return None;
         };
         let item = shard.item(chunk);
@@ -369,10 +372,10 @@ impl Store {
         let deadline = item.deadline(shape);
         let flushed = horizon.flushed(standing);
         if flushed || horizon.expired(deadline) {
-            l.log.got(key.bytes(), if flushed { Got::Flushed } else { Got::Expired }, 0, 0);
+            l.log.missed(key.bytes(), if flushed { Got::Flushed } else { Got::Expired });
             return None;
         }
-        l.log.got(key.bytes(), Got::Found, shard.class_id(chunk), item.value_len(shape));
+        l.log.got(key.bytes(), Got::Found, || (shard.class_id(chunk), item.value_len(shape)));
         Some(Inspection {
             ttl: seconds_left(deadline, horizon.now),
             idle: standing.idle(horizon.now),
@@ -389,13 +392,12 @@ impl<'a> Hit<'a> {
     #[inline]
     fn new(
         store: &'a Arc<Store>,
-        shard_no: usize,
-        chunk: ChunkRef,
+        (shard_no, chunk): (usize, ChunkRef),
         item: Item<'a>,
+        shape: Shape,
         get: &Get<'_>,
         now: Seconds,
     ) -> Hit<'a> {
-        let shape = item.shape();
         Hit {
             store,
             shard_no,

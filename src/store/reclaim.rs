@@ -422,7 +422,7 @@ mod tests {
             names.filter(|name| self.get(name, |_| ())).count()
         }
 
-        fn get(&self, name: &str, look: impl FnMut(&crate::store::Hit<'_>)) -> bool {
+        fn get(&self, name: &str, look: impl FnMut(crate::store::Hit<'_>)) -> bool {
             let key = Key::new(name.as_bytes()).expect("a short key");
             self.store.get(&self.local, &Get::of(key), self.store.hash(key), look)
         }

@@ -132,7 +132,7 @@ impl Shard {
         let tail = if self.rules.as_memcached { geometry.tail() as usize } else { 0 };
         let class = geometry.class_for(self.counted_size(plan) - tail);
         // What memcached would charge too much for the largest chunk may still fit it here.
-        class.or(geometry.class_for(plan.size()))
+        class.or_else(|| geometry.class_for(plan.size()))
     }
 
     /// The same, or the class that chains start in.

@@ -69,12 +69,20 @@ impl Log {
         self.client.get()
     }
 
-    /// A key was looked for: memcached's `item_get`, whatever the command. `size`: the value's.
+    /// A key was looked for: memcached's `item_get`, whatever the command. `of`: the class of what
+    /// was found, and its value's size.
     #[inline]
-    pub fn got(&self, key: &[u8], got: Got, class: u32, size: u32) {
+    pub fn got(&self, key: &[u8], got: Got, of: impl FnOnce() -> (u32, u32)) {
         if self.wants(Streams::FETCHERS) {
+            let (class, size) = of();
             self.note(Event::ItemGet { got, class, client: self.client(), size }, key);
         }
+    }
+
+    /// As [`Log::got`], where there was nothing.
+    #[inline]
+    pub fn missed(&self, key: &[u8], why: Got) {
+        self.got(key, why, || (0, 0));
     }
 
     /// What `client` and the server said by TLS cannot go on: memcached's `conntlserr`.

@@ -124,7 +124,7 @@ mod tests {
 
     fn note(log: &Log, key: &str) {
         log.attend(1);
-        log.got(key.as_bytes(), Got::Found, 1, 1);
+        log.got(key.as_bytes(), Got::Found, || (1, 1));
     }
 
     fn taken(watcher: &Watcher) -> String {

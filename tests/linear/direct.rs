@@ -95,14 +95,14 @@ impl Thread {
 
     fn get(&self, get: &Get<'_>, hash: KeyHash) -> Answer {
         let mut glimpse = None;
-        let show = |hit: &Hit<'_>| glimpse = Some(glance(hit, false, false));
+        let show = |hit: Hit<'_>| glimpse = Some(glance(&hit, false, false));
         let found = self.store.get(&self.local, get, hash, show);
         if found { Answer::Hit(look(glimpse)) } else { Answer::Miss }
     }
 
     fn fetch(&self, fetch: &Fetch<'_>, hash: KeyHash, term: bool) -> Answer {
         let mut glimpse = None;
-        let show = |hit: &Hit<'_>| glimpse = Some(glance(hit, fetch.cas, term));
+        let show = |hit: Hit<'_>| glimpse = Some(glance(&hit, fetch.cas, term));
         let found = self.store.fetch(&self.local, fetch, hash, show);
         if found { Answer::Hit(look(glimpse)) } else { Answer::Miss }
     }

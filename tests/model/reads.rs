@@ -14,7 +14,7 @@ impl Bench {
         let get = Get { bump, unless_cas, meta, ..Get::of(key(bytes)) };
         let mut seen = None;
         let hit = self.store.get(self.local(), &get, self.hash(bytes), |hit| {
-            seen = Some(see(hit, pin));
+            seen = Some(see(&hit, pin));
         });
         assert_eq!(hit, known.is_some());
         let (Some(mut entry), Some(seen)) = (known, seen) else { return };
@@ -55,7 +55,7 @@ impl Bench {
         };
         let mut seen = None;
         let hit = self.store.fetch(self.local(), &fetch, self.hash(&bytes), |hit| {
-            seen = Some(see(hit, op.pin));
+            seen = Some(see(&hit, op.pin));
         });
         assert!(known.is_some() || op.vivify.is_some() || !hit);
         let Some(seen) = seen.filter(|_| hit) else {

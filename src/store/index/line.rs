@@ -5,6 +5,7 @@
 //! without the lock, whose first holder lets its version begin after any that it had before.
 
 use super::{Full, Index};
+use crate::item::bytes_equal_to;
 use slab::ChunkRef;
 use slab::sync::{AtomicU32, Ordering};
 
@@ -45,31 +46,25 @@ impl<'a> Segment<'a> {
         (self.tags[slot / 4].load(Relaxed) >> (slot % 4 * 8)) as u8
     }
 
-    /// Slots whose tag is `tag` (and sometimes one whose is not), with their references.
+    /// Slots whose tag is `tag`, with their references.
     #[inline]
     pub fn matching(self, tag: u8) -> impl Iterator<Item = (usize, Option<ChunkRef>)> + use<'a> {
-        let wanted = u32::from(tag) * 0x0101_0101;
-        let mut word = 0;
-        let mut bits = 0;
-        let mut next = move || {
-            while bits == 0 {
-                let tags = self.tags.get(word)?.load(Relaxed) ^ wanted;
-                // Marks bytes that are zero: those whose tag matched.
-                bits = tags.wrapping_sub(0x0101_0101) & !tags & 0x8080_8080;
-                word += 1;
-            }
-            let slot = (word - 1) * 4 + bits.trailing_zeros() as usize / 8;
-            bits &= bits - 1;
-            Some(slot)
-        };
+        let slots = self.slots;
+        let mut bits = self.tagged(tag) & ((1 << slots.len()) - 1);
         std::iter::from_fn(move || {
-            loop {
-                let slot = next()?;
-                if let Some(reference) = self.slots.get(slot) {
-                    return Some((slot, ChunkRef::from_u32(reference.load(Relaxed))));
-                }
-            }
+            let slot = bits.trailing_zeros() as usize;
+            let reference = slots.get(slot)?.load(Relaxed);
+            bits &= bits - 1;
+            Some((slot, ChunkRef::from_u32(reference)))
         })
+    }
+
+    /// A bit for each slot whose tag is `tag`, the first slot's being the lowest.
+    #[inline]
+    fn tagged(self, tag: u8) -> u32 {
+        let word = |n: usize| self.tags.get(n).map_or(0, |word| u64::from(word.load(Relaxed)));
+        let (low, high) = (word(0) | word(1) << 32, word(2));
+        bytes_equal_to(tag, u128::from(low) | u128::from(high) << 64)
     }
 
     fn set(self, slot: usize, tag: u8, reference: u32) {
@@ -96,7 +91,7 @@ impl<'a> Segment<'a> {
     }
 
     fn empty_slot(self) -> Option<usize> {
-        self.matching(0).map(|(slot, _)| slot).find(|slot| self.tag(*slot) == 0)
+        self.matching(0).map(|(slot, _)| slot).next()
     }
 }
 
@@ -143,8 +138,7 @@ impl<'a> LineGuard<'a> {
         self.segments().find_map(|segment| {
             segment.matching(tag).find_map(|(slot, chunk)| {
                 let chunk = chunk?;
-                let mine = segment.tag(slot) == tag && is_it(chunk);
-                mine.then_some((Slot { segment, slot }, chunk))
+                is_it(chunk).then_some((Slot { segment, slot }, chunk))
             })
         })
     }

@@ -84,8 +84,16 @@ impl Geometry {
     fn line(self, hash: u64) -> u32 {
         let scale = |lines: u32| (((hash >> 32) * u64::from(lines)) >> 32) as u32;
         let line = scale(self.old());
+        if self.is_settled() {
+            return line;
+        }
         let stays = (line < self.boundary()) != self.shrinking();
         if stays { line } else { scale(self.new_lines()) }
+    }
+
+    #[inline]
+    fn is_settled(self) -> bool {
+        (self.0 ^ self.0 >> 19) & 0x7_FFFF == 0
     }
 
     fn growing(self) -> bool {
@@ -252,14 +260,23 @@ impl Index {
     }
 
     /// Locks a hash's line.
+    #[inline]
     pub fn lock(&self, hash: u64) -> LineGuard<'_> {
         loop {
-            let line = self.geometry().line(hash);
+            let geometry = self.geometry();
+            let line = geometry.line(hash);
             let guard = self.lock_line(line, hash);
-            if self.geometry().line(hash) == line {
+            if self.is_at(hash, line, geometry) {
                 return guard;
             }
         }
+    }
+
+    /// True where a hash's line still is what it was in a geometry.
+    #[inline]
+    fn is_at(&self, hash: u64, line: u32, before: Geometry) -> bool {
+        let now = self.geometry();
+        now == before || now.line(hash) == line
     }
 
     /// Unlocks a line whose guard was forgotten. While it is locked the hash's line is the same.
@@ -320,19 +337,19 @@ impl Index {
     }
 
     /// Looks without the lock: `look` is given each chunk that could be the key's until it answers.
-    /// `None` says that a writer came between, and whatever `look` did must be forgotten;
-    /// `Some(None)` that there is no such key. An answer comes with what [`Index::try_relock`]
-    /// needs.
+    /// `None` says that a writer has the line. An answer, and that there is none, holds where the
+    /// line still [is as it was seen](Index::is_as_seen) after all that was read for it.
     #[inline]
-    pub fn read<T>(
+    pub fn look<T>(
         &self,
         hash: u64,
         mut look: impl FnMut(ChunkRef) -> Option<T>,
-    ) -> Option<Option<(T, Seen)>> {
-        let line = self.geometry().line(hash);
+    ) -> Option<(Option<T>, Seen)> {
+        let geometry = self.geometry();
+        let line = geometry.line(hash);
         let words = self.line_words(line);
         let version = words[0].load(Acquire);
-        if version & (LOCKED | LIVE) != LIVE || self.geometry().line(hash) != line {
+        if version & (LOCKED | LIVE) != LIVE || !self.is_at(hash, line, geometry) {
             return None;
         }
         let tag = tag_of(hash);
@@ -350,9 +367,14 @@ impl Index {
                 None => break None,
             }
         };
+        Some((found, Seen { line, version }))
+    }
+
+    /// True where no writer came since, so that what was read in between is true.
+    #[inline]
+    pub fn is_as_seen(&self, seen: Seen) -> bool {
         fence(Acquire);
-        let seen = Seen { line, version };
-        (words[0].load(Relaxed) == version).then_some(found.map(|found| (found, seen)))
+        self.line_words(seen.line)[0].load(Relaxed) == seen.version
     }
 
     /// Locks the line that was read, if nothing has changed since, and nobody holds it for long.

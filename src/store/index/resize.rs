@@ -369,8 +369,10 @@ mod tests {
             assert_eq!(seen, self.held);
             assert_eq!(nodes, self.index.used_nodes());
             for n in (0..15_000).step_by(11) {
-                let read = self.index.read(hash_of(chunk(n)), |c| (c == chunk(n)).then_some(()));
-                assert_eq!(read.map(|r| r.is_some()), Some(self.held.contains(&n)));
+                let read = self.index.look(hash_of(chunk(n)), |c| (c == chunk(n)).then_some(()));
+                let (found, seen) = read.expect("nobody writes");
+                assert!(self.index.is_as_seen(seen));
+                assert_eq!(found.is_some(), self.held.contains(&n));
             }
         }
     }
