@@ -15,6 +15,8 @@ const BYTES: u32 = 2 << 20;
 pub(crate) struct Ahead {
     /// [`BYTES`] in pages; 0 where nothing is brought ahead.
     pages: AtomicU32,
+    /// Pages that lie in huge ones, from the first on.
+    huge: u32,
     /// Pages from here on have not been asked for.
     next: AtomicU32,
     /// Pages up to here are to have their memory.
@@ -22,10 +24,11 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    pub(crate) fn new(on: bool, page_size: u32) -> Ahead {
-        let pages = if on { (BYTES / page_size).max(1) } else { 0 };
+    /// For an arena of which so many pages, from the first on, lie in huge ones.
+    pub(crate) fn new(huge: u32, page_size: u32) -> Ahead {
+        let pages = if huge > 0 { (BYTES / page_size).max(1) } else { 0 };
         let [next, end] = [0, 0].map(AtomicU32::new);
-        Ahead { pages: AtomicU32::new(pages), next, end }
+        Ahead { pages: AtomicU32::new(pages), huge, next, end }
     }
 
     fn lacking(&self) -> Option<PageNo> {
@@ -44,7 +47,8 @@ impl<P> Slabs<P> {
         }
         let (untouched, fresh) = self.pool.untouched();
         self.ahead.next.fetch_max(untouched, Relaxed);
-        self.ahead.end.store(untouched + fresh.min(pages), Relaxed);
+        let end = (untouched + fresh.min(pages)).min(self.ahead.huge);
+        self.ahead.end.store(end, Relaxed);
         self.ahead.lacking().is_some()
     }
 
@@ -72,7 +76,7 @@ mod tests {
     const PAGE: u32 = 64 << 10;
 
     /// An arena of so many pages within the limit, and of as many more beyond it.
-    fn slabs(pages: u32, huge_pages: bool) -> Slabs<()> {
+    fn slabs(pages: u32, huge_pages: u32) -> Slabs<()> {
         let geometry = Geometry::compact(PAGE, 1.12, 24).expect("a ladder");
         let options = Options {
             limit: u64::from(pages * PAGE),
@@ -91,7 +95,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_huge_page_ahead_of_what_is_taken() {
-        let slabs = slabs(100, true);
+        let slabs = slabs(100, 200);
         assert!(!slabs.populate() && slabs.look_ahead());
         assert_eq!((populate(&slabs), populate(&slabs)), (32, 0));
         let mut class = slabs.lock(ClassId(1));
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn no_memory_is_brought_beyond_the_limit() {
-        let slabs = slabs(100, true);
+        let slabs = slabs(100, 200);
         let mut taken = 0;
         while slabs.lock(ClassId(1)).grow() {
             taken += 1;
@@ -121,7 +125,9 @@ mod tests {
 
     #[test]
     fn small_pages_come_by_themselves() {
-        let slabs = slabs(100, false);
-        assert!(!slabs.look_ahead() && !slabs.populate());
+        let none = slabs(100, 0);
+        assert!(!none.look_ahead() && !none.populate());
+        let some = slabs(100, 10);
+        assert_eq!(populate(&some), 10);
     }
 }

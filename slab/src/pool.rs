@@ -1,10 +1,15 @@
 //! Pages that no class owns, and the cap: pages in use plus bytes charged never pass the limit.
 
 use crate::page::PageNo;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub(crate) struct Pool {
     state: Mutex<State>,
+    /// No page fits the limit. Whoever is short of one, as all are once a cache is full, need not
+    /// lock the state for that.
+    full: AtomicBool,
     /// Bytes of a page and, where that is counted, of what is known of it.
     page_cost: u64,
 }
@@ -41,6 +46,32 @@ impl State {
     }
 }
 
+/// The pool's state while it changes.
+struct Changing<'a> {
+    pool: &'a Pool,
+    state: MutexGuard<'a, State>,
+}
+
+impl Deref for Changing<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Changing<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let cost = self.pool.page_cost;
+        self.pool.full.store(self.used(cost) + cost > self.limit, Relaxed);
+    }
+}
+
 impl Pool {
     /// `page_cost`: bytes that a page counts as; `overhead_64ths`: bytes kept per chunk beside the
     /// arena, times 64.
@@ -56,13 +87,21 @@ impl Pool {
             chunks: 0,
             overhead_64ths: u64::from(overhead_64ths),
         };
-        Pool { state: Mutex::new(state), page_cost }
+        Pool { state: Mutex::new(state), full: AtomicBool::new(false), page_cost }
+    }
+
+    /// The state, of which anything may change.
+    fn change(&self) -> Changing<'_> {
+        Changing { pool: self, state: self.state.lock() }
     }
 
     /// A zeroed page for `chunks` chunks; `beyond` asks for it even past the limit, up to the
     /// arena's end.
     pub(crate) fn take(&self, chunks: u32, beyond: bool) -> Option<PageNo> {
-        let mut s = self.state.lock();
+        if self.full.load(Relaxed) && !beyond {
+            return None;
+        }
+        let mut s = self.change();
         let more = self.page_cost + (u64::from(chunks) * s.overhead_64ths).div_ceil(64);
         let fits = s.used(self.page_cost) + more <= s.limit;
         if !fits && !beyond {
@@ -85,7 +124,7 @@ impl Pool {
     /// Pages below `next` are in use, for `chunks` chunks in all, but for those that are free. So
     /// many may have been granted beyond the limit.
     pub(crate) fn restore(&self, next: u32, free: Vec<PageNo>, chunks: u64, beyond: u32) {
-        let mut s = self.state.lock();
+        let mut s = self.change();
         s.in_use = next - free.len() as u32;
         (s.next, s.free, s.chunks, s.beyond) = (next, free, chunks, beyond);
         s.forget_beyond(self.page_cost);
@@ -93,7 +132,7 @@ impl Pool {
 
     /// Takes back a page of `chunks` chunks whose memory was released.
     pub(crate) fn put(&self, page: PageNo, chunks: u32) {
-        let mut s = self.state.lock();
+        let mut s = self.change();
         s.in_use -= 1;
         s.chunks -= u64::from(chunks);
         s.forget_beyond(self.page_cost);
@@ -102,13 +141,13 @@ impl Pool {
 
     /// A page of `from` chunks now is one of `to`.
     pub(crate) fn hand_over(&self, from: u32, to: u32) {
-        let mut s = self.state.lock();
+        let mut s = self.change();
         s.chunks = s.chunks - u64::from(from) + u64::from(to);
     }
 
     /// Counts `bytes` used elsewhere against the limit; false, and nothing counted, past it.
     pub(crate) fn charge(&self, bytes: u64) -> bool {
-        let mut s = self.state.lock();
+        let mut s = self.change();
         let fits = s.used(self.page_cost) + bytes <= s.limit;
         if fits {
             s.charged += bytes;
@@ -117,23 +156,23 @@ impl Pool {
     }
 
     pub(crate) fn discharge(&self, bytes: u64) {
-        self.state.lock().charged -= bytes;
+        self.change().charged -= bytes;
     }
 
     /// Counts `is` bytes used elsewhere instead of `was`, even past the limit.
     pub(crate) fn recharge(&self, was: u64, is: u64) {
-        let mut s = self.state.lock();
+        let mut s = self.change();
         s.charged = s.charged - was + is;
     }
 
     /// Changes what is kept per chunk beside the arena, even past the limit.
     pub(crate) fn set_overhead(&self, overhead_64ths: u32) {
-        self.state.lock().overhead_64ths = u64::from(overhead_64ths);
+        self.change().overhead_64ths = u64::from(overhead_64ths);
     }
 
     /// Another limit; what is in use beyond it stays so until it is given back.
     pub(crate) fn set_limit(&self, bytes: u64) {
-        let mut s = self.state.lock();
+        let mut s = self.change();
         s.limit = bytes;
         s.forget_beyond(self.page_cost);
     }

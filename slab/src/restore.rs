@@ -121,7 +121,7 @@ mod tests {
             ceiling: 32,
             chunk_overhead_64ths: 0,
             first_page_beyond_limit: false,
-            huge_pages: false,
+            huge_pages: 0,
         };
         Slabs::in_file(geometry, options, &Place { file: file.clone(), records: 0, arena: 1 << 16 })
             .unwrap()

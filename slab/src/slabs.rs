@@ -26,8 +26,8 @@ pub struct Options {
     pub chunk_overhead_64ths: u32,
     /// A class that has no page may take one beyond the limit, as in memcached.
     pub first_page_beyond_limit: bool,
-    /// Ask the system for huge pages (`-L`).
-    pub huge_pages: bool,
+    /// Pages, from the first on, for which the system is asked for huge ones (`-L`).
+    pub huge_pages: u32,
 }
 
 /// Where an arena lies that outlives the process, in bytes from the file's start.
@@ -81,8 +81,8 @@ impl<P: Default> Slabs<P> {
     ) -> io::Result<Slabs<P>> {
         let page_words = geometry.page_size() as usize / 4;
         assert!(page_words.is_power_of_two(), "page sizes are powers of two");
-        if options.huge_pages {
-            arena.huge_pages()?;
+        if options.huge_pages > 0 {
+            arena.huge_pages(0..options.huge_pages as usize * page_words)?;
         }
         let Options { chunk_overhead_64ths, .. } = options;
         let record = if chunk_overhead_64ths > 0 { RECORD_WORDS as u64 * 4 } else { 0 };

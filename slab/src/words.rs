@@ -148,8 +148,8 @@ impl Words {
     }
 
     /// Asks for huge pages (`-L`).
-    pub fn huge_pages(&self) -> io::Result<()> {
-        self.map.advise(memmap2::Advice::HugePage)
+    pub fn huge_pages(&self, range: Range<usize>) -> io::Result<()> {
+        self.map.advise_range(memmap2::Advice::HugePage, range.start * 4, range.len() * 4)
     }
 }
 
@@ -184,7 +184,7 @@ impl Words {
         self.release(range)
     }
 
-    pub fn huge_pages(&self) -> io::Result<()> {
+    pub fn huge_pages(&self, _: Range<usize>) -> io::Result<()> {
         Ok(())
     }
 }

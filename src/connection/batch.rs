@@ -59,6 +59,13 @@ struct Entry<'a> {
     end: usize,
 }
 
+impl<'a> Entry<'a> {
+    #[inline]
+    fn of(command: Command<'a>, echo: Echo<'a>, end: usize) -> Entry<'a> {
+        Entry { command, echo, value: None, hash: None, multiget: false, end }
+    }
+}
+
 /// What follows the last entry of a batch.
 enum Tail<'a> {
     /// Nothing special.
@@ -146,6 +153,12 @@ impl Connection {
             if verbose {
                 log_request(self.file(), &self.decoder, bytes);
             }
+            // In a path of its own, for so it is written to where it stays at once.
+            if let Some((get, echo, used)) = self.decoder.single_get(bytes) {
+                (batch.used, batch.requests) = (batch.used + used, batch.requests + 1);
+                entries.push(Entry::of(Command::Get(get), echo, batch.used));
+                continue;
+            }
             let decoded = self.decoder.decode(bytes, arena);
             batch.requests += usize::from(!self.decoder.in_multiget());
             match decoded {
@@ -159,15 +172,14 @@ impl Connection {
                     };
                     batch.used += len + end.len();
                     let value = (end == LINE_END || end.is_empty()).then_some(&rest[..len]);
-                    let (command, end) = (Command::Set(set), batch.used);
-                    entries.push(Entry { command, echo, value, hash: None, multiget: false, end });
+                    let entry = Entry::of(Command::Set(set), echo, batch.used);
+                    entries.push(Entry { value, ..entry });
                 }
                 Decoded::Command { used, command, echo } => {
                     batch.used += used;
-                    let end = batch.used;
                     let last = matches!(command, Command::Dump(_) | Command::Watch(_));
                     let multiget = self.decoder.in_multiget();
-                    entries.push(Entry { command, echo, value: None, hash: None, multiget, end });
+                    entries.push(Entry { multiget, ..Entry::of(command, echo, batch.used) });
                     if last {
                         break;
                     }
@@ -216,7 +228,7 @@ impl Connection {
                 let before = i.checked_sub(1).map(|before| &entries[before]);
                 let piped = before.map_or(desk.piped, is_piped);
                 self.start_stream(entry, piped, desk);
-            } else if run_one(&entry.command, entry.echo, entry.value, entry.hash, desk)
+            } else if run_one(&entry.command, &entry.echo, entry.value, entry.hash, desk)
                 == command::Next::Close
             {
                 self.state = State::Closing(reason_of(&entry.command));
@@ -252,7 +264,7 @@ impl Connection {
             Tail::Value { line, set, echo } => self.expect_value(line, set, echo, desk),
             Tail::Refused { swallow, error, echo } => {
                 desk.piped = true;
-                let mut replies = Encoder::new(&mut desk.outbox, echo);
+                let mut replies = Encoder::new(&mut desk.outbox, &echo);
                 replies.reply(Reply::Say(Say::Error(error)));
                 if swallow > 0 {
                     self.state = State::Swallow(swallow);
@@ -309,7 +321,7 @@ fn prefetch(entries: &mut [Entry<'_>], desk: &Desk) {
 #[inline]
 pub(super) fn run_one(
     command: &Command<'_>,
-    echo: Echo<'_>,
+    echo: &Echo<'_>,
     value: Option<&[u8]>,
     hash: Option<KeyHash>,
     desk: &mut Desk,

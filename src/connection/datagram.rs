@@ -320,14 +320,14 @@ fn step<'a>(decoder: &mut Decoder, bytes: &'a [u8], arena: &'a Bump, desk: &mut 
         _ => {}
     }
     let hash = key_of(&command).map(|key| desk.store.hash(key));
-    match run_one(&command, echo, value, hash, desk) {
+    match run_one(&command, &echo, value, hash, desk) {
         command::Next::Continue => Step::Ran(end, echo),
         command::Next::Close => Step::Stop,
     }
 }
 
 fn refuse(error: Error, echo: Echo<'_>, desk: &mut Desk) {
-    Encoder::new(&mut desk.outbox, echo).reply(Reply::Say(Say::Error(error)));
+    Encoder::new(&mut desk.outbox, &echo).reply(Reply::Say(Say::Error(error)));
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Connection {
                 self.state = State::Dump(Box::new(Dump { form: command.form, walk }));
             }
             Err(error) => {
-                Encoder::new(&mut desk.outbox, echo).reply(Reply::Say(Say::Error(error)));
+                Encoder::new(&mut desk.outbox, &echo).reply(Reply::Say(Say::Error(error)));
             }
         }
     }

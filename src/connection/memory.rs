@@ -67,7 +67,7 @@ impl Connection {
             return rest.len();
         }
         self.decoder.leave_line();
-        Encoder::new(&mut desk.outbox, echo).reply(Reply::Say(Say::Error(NO_ROOM)));
+        Encoder::new(&mut desk.outbox, &echo).reply(Reply::Say(Say::Error(NO_ROOM)));
         memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)
     }
 

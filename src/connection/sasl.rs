@@ -80,7 +80,7 @@ impl Login {
     ) -> Done {
         let heard = echo.precedes_login() || matches!(command, Command::HangUp(Error::Unknown));
         let command = if heard { command } else { &Command::HangUp(NOT_ALLOWED) };
-        if run_one(command, echo, None, None, desk) == Next::Close {
+        if run_one(command, &echo, None, None, desk) == Next::Close {
             self.fate = Fate::Leaves;
         }
         Done { used, requests: 1, stop: Stop::Limit }
@@ -159,13 +159,13 @@ impl Connection {
         };
         if let Some(error) = refused {
             login.swallow = len;
-            Encoder::new(&mut desk.outbox, echo).reply(Reply::Say(Say::Error(error)));
+            Encoder::new(&mut desk.outbox, &echo).reply(Reply::Say(Say::Error(error)));
             return Some(used);
         }
         let end = used + len as usize;
         let message = buf.get(used..end)?;
         let step = (ask != Ask::Mechanisms).then(|| login.step(ask, message, desk));
-        let mut replies = Encoder::new(&mut desk.outbox, echo);
+        let mut replies = Encoder::new(&mut desk.outbox, &echo);
         match step {
             None => {
                 let names = desk.auth.sasl.as_ref().map_or("", |sasl| sasl.mechanisms());

@@ -81,7 +81,7 @@ impl Connection {
             })),
             Err(refusal) => {
                 desk.piped = true;
-                refuse(refusal, &mut Encoder::new(&mut desk.outbox, echo));
+                refuse(refusal, &mut Encoder::new(&mut desk.outbox, &echo));
                 State::Swallow(u64::from(set.len) + echo.value_end_len() as u64)
             }
         };
@@ -126,7 +126,7 @@ impl Connection {
             unreachable!("a line that was a storage command is one again");
         };
         desk.piped = true;
-        let mut replies = Encoder::new(&mut desk.outbox, echo);
+        let mut replies = Encoder::new(&mut desk.outbox, &echo);
         if end == LINE_END {
             commit_value(&desk.store, &desk.local, set, reservation, &mut replies);
         } else {

@@ -26,7 +26,7 @@ impl Connection {
             }
             Err(error) => Reply::Say(Say::Error(error)),
         };
-        Encoder::new(&mut desk.outbox, echo).reply(reply);
+        Encoder::new(&mut desk.outbox, &echo).reply(reply);
     }
 
     /// Puts the lines that wait with what is to be sent.

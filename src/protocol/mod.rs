@@ -17,7 +17,7 @@ pub mod udp_frame;
 #[cfg(test)]
 mod tests;
 
-use crate::command::{Command, Error, Replies, Reply};
+use crate::command::{Command, Error, Get, Replies, Reply};
 use crate::config::Protocol;
 use crate::store::{Hit, Key};
 use bumpalo::Bump;
@@ -110,6 +110,15 @@ impl Decoder {
         Decoder { mode, scanned: 0 }
     }
 
+    /// A get of one key, as most requests are, from the front of `buf`, with the length of its line;
+    /// `None` for all that takes [`Decoder::decode`].
+    #[inline(always)]
+    pub fn single_get<'a>(&self, buf: &'a [u8]) -> Option<(Get<'a>, Echo<'a>, usize)> {
+        let expected = matches!(self.mode, Mode::Text) && self.scanned == 0;
+        let (key, used) = expected.then(|| text::single_get(buf))??;
+        Some((Get::of(key), Echo::Text(text::Echo::LAST), used))
+    }
+
     /// Decodes one command from the front of `buf`. Never looks beyond its line, or its header,
     /// extras and key. What is large, and a key that
     /// came in base64, is put into `arena`.
@@ -141,11 +150,6 @@ impl Decoder {
 
     #[inline(always)]
     fn text<'a>(&mut self, buf: &'a [u8], arena: &'a Bump) -> Decoded<'a> {
-        if self.scanned == 0
-            && let Some(get) = text::single_get(buf, arena)
-        {
-            return get;
-        }
         let Some(found) = buf.get(self.scanned..).and_then(|fresh| memchr(b'\n', fresh)) else {
             return self.incomplete(buf);
         };
@@ -244,14 +248,14 @@ impl Decoder {
 /// Words the answer to one command into an outbox.
 pub struct Encoder<'o, 'e> {
     out: &'o mut Outbox,
-    echo: Echo<'e>,
+    echo: &'e Echo<'e>,
     /// Where this command's answer starts: a hit that is told again replaces what it said.
     start: Mark,
 }
 
 impl<'o, 'e> Encoder<'o, 'e> {
     #[inline]
-    pub fn new(out: &'o mut Outbox, echo: Echo<'e>) -> Encoder<'o, 'e> {
+    pub fn new(out: &'o mut Outbox, echo: &'e Echo<'e>) -> Encoder<'o, 'e> {
         let start = out.mark();
         Encoder { out, echo, start }
     }
@@ -261,7 +265,7 @@ impl Replies for Encoder<'_, '_> {
     #[inline(always)]
     fn hit(&mut self, key: Key<'_>, hit: Hit<'_>) {
         self.out.rollback(self.start);
-        match &self.echo {
+        match self.echo {
             Echo::Text(echo) => text_encode::hit(self.out, *echo, key, hit),
             Echo::Meta(echo) => meta_encode::hit(self.out, echo, key, hit),
             Echo::Binary(echo) => binary_encode::hit(self.out, *echo, key, hit),
@@ -271,7 +275,7 @@ impl Replies for Encoder<'_, '_> {
     #[inline]
     fn reply(&mut self, reply: Reply<'_>) {
         self.out.rollback(self.start);
-        match &self.echo {
+        match self.echo {
             Echo::Text(echo) => text_encode::reply(self.out.bytes(), *echo, &reply),
             Echo::Meta(echo) => meta_encode::reply(self.out.bytes(), echo, &reply),
             Echo::Binary(echo) => binary_encode::reply(self.out.bytes(), *echo, &reply),

@@ -22,6 +22,11 @@ pub struct Echo {
     pub(super) end: bool,
 }
 
+impl Echo {
+    /// Of a get's last key.
+    pub(super) const LAST: Echo = Echo { noreply: false, cas: false, end: true };
+}
+
 /// What a get line asks for each of its keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
@@ -88,14 +93,14 @@ fn split_key(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// A get of one key, as nearly all are written, if its line is here: one look finds where both the
-/// key and the line end.
+/// The key of a get of one, and the length of its line, if that is here: one look finds where both
+/// end.
 #[inline(always)]
-pub(super) fn single_get<'a>(buf: &'a [u8], arena: &'a Bump) -> Option<Decoded<'a>> {
+pub(super) fn single_get(buf: &[u8]) -> Option<(Key<'_>, usize)> {
     let args = buf.strip_prefix(b"get ")?;
     let end = lex::find_either(args, b' ', b'\n').filter(|end| args[*end] == b'\n')?;
-    let key = lex::without_end(&args[..=end]);
-    (!key.is_empty()).then(|| Form::GET.command(buf.len() - args.len() + end + 1, key, true, arena))
+    let key = Key::new(lex::without_end(&args[..=end]))?;
+    Some((key, buf.len() - args.len() + end + 1))
 }
 
 /// A get's first key; `mode` is told of others if there are any. `args` is the line behind the

@@ -116,9 +116,11 @@ const ARENA_MAX: u64 = 15 << 30;
 /// Values that are still being sent may take one in so many bytes of -m when nobody else can have
 /// them any more.
 const UNLINKED_SHARE: u64 = 8;
-/// Bytes of an arena that is worth huge pages, also without -L: what is touched of one that is not
-/// filled yet is 2 MiB at the most.
-const HUGE_PAGES_FROM: u64 = 1 << 30;
+/// Bytes of an arena from which on it is worth huge pages, also without -L.
+const HUGE_PAGES_FROM: u64 = 32 << 20;
+/// One in so many bytes of it stays in small pages: what the index will take of the limit, so that
+/// no huge page stays half used.
+const SMALL_PAGES_SHARE: u64 = 8;
 /// Buckets of 8 bytes that memcached starts with: 2^16.
 const HASHPOWER_DEFAULT: u32 = 16;
 /// Bytes of memcached's hash table per bucket, by which `hash_power_level` is stated.
@@ -402,13 +404,13 @@ fn reserve_slabs(
         Ok((slabs, (restored.pages, restored.lost)))
     };
     make(options.huge_pages).or_else(|e| {
-        if !options.huge_pages {
+        if options.huge_pages == 0 {
             return Err(e);
         }
         if s.large_pages {
             warn!("-L: no huge pages: {e}");
         }
-        make(false)
+        make(0)
     })
 }
 
@@ -424,12 +426,17 @@ fn reserve_shard(
     let page = u64::from(geometry.page_size());
     let classes = geometry.classes().count() as u64;
     let beyond = if alone { classes } else { 0 };
+    let ceiling = (reach / page + beyond) as u32;
     let options = Options {
         limit,
-        ceiling: (reach / page + beyond) as u32,
+        ceiling,
         chunk_overhead_64ths: if alone { 0 } else { rule.overhead_64ths() },
         first_page_beyond_limit: alone,
-        huge_pages: s.large_pages || limit >= HUGE_PAGES_FROM,
+        huge_pages: match limit {
+            _ if s.large_pages => ceiling,
+            HUGE_PAGES_FROM.. => ((limit - limit / SMALL_PAGES_SHARE) / page) as u32,
+            _ => 0,
+        },
     };
     let failed = |e: std::io::Error| format!("failed to reserve {reach} bytes: {e}");
     let (slabs, found) = reserve_slabs(s, geometry, options, place).map_err(failed)?;

@@ -316,10 +316,14 @@ impl Shard {
     /// A chunk of `class`, reserved and blank: a free one, an expired one, one of a new page, or
     /// a victim's. `None`: out of memory.
     pub fn allocate(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
-        if let Some(chunk) = self.take_kept(l, class).or_else(|| self.take_free(class, false)) {
+        if let Some(chunk) = self.take_kept(l, class) {
             return Some(chunk);
         }
-        let chunk = self.make_room(l, class, horizon);
+        let mut guard = self.slabs.lock(class);
+        if let Some(chunk) = self.take_from(&mut guard, false) {
+            return Some(chunk);
+        }
+        let chunk = self.make_room(l, guard, horizon);
         if chunk.is_none() {
             self.class_counters(l, class).outofmemory.bump();
             self.pins.relieve();
@@ -327,49 +331,73 @@ impl Shard {
         chunk
     }
 
-    #[inline]
     pub fn take_free(&self, class: ClassId, grow: bool) -> Option<ChunkRef> {
-        let mut guard = self.slabs.lock(class);
-        if guard.free_chunks() == 0 && grow && !guard.grow() {
+        self.take_from(&mut self.slabs.lock(class), grow)
+    }
+
+    #[inline]
+    fn take_from(&self, class: &mut evict::Class<'_>, grow: bool) -> Option<ChunkRef> {
+        if class.free_chunks() == 0 && grow && !class.grow() {
             return None;
         }
-        let chunk = guard.take()?;
+        let chunk = class.take()?;
         let item = self.item(chunk);
         item.set_standing(Standing::RESERVED);
-        drop(guard);
         // Whoever sees what is now written to the chunk sees that its line's version moved on.
         fence(Release);
         Some(chunk)
     }
 
-    fn make_room(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
-        self.give_back_kept(l);
-        if self.slabs.earliest(class).is_some_and(|e| e <= horizon.now)
-            && self.reclaim_expired(l, class, horizon)
-            && let Some(chunk) = self.take_free(class, false)
-        {
+    /// A chunk of a class that has no free one.
+    fn make_room<'a>(
+        &'a self,
+        l: &Local,
+        mut class: evict::Class<'a>,
+        horizon: Horizon,
+    ) -> Option<ChunkRef> {
+        let id = class.class();
+        let due = self.slabs.earliest(id).is_some_and(|e| e <= horizon.now);
+        if due || self.has_kept(l) {
+            drop(class);
+            self.give_back_kept(l);
+            if due {
+                self.reclaim_expired(l, id, horizon);
+            }
+            class = self.slabs.lock(id);
+        }
+        if let Some(chunk) = self.take_from(&mut class, true) {
             return Some(chunk);
         }
-        if let Some(chunk) = self.take_free(class, true) {
+        if !self.rules.evict {
+            return None;
+        }
+        if let Some(chunk) = self.evict_with(l, class, horizon) {
+            self.class_counters(l, id).direct_reclaims.bump();
             return Some(chunk);
         }
-        if self.rules.evict
-            && let Some(chunk) = self.evict_from(l, class, horizon)
-        {
-            self.class_counters(l, class).direct_reclaims.bump();
-            return Some(chunk);
-        }
-        if self.rules.evict && self.rules.steal && self.steal_page(l, class, horizon) {
-            return self.take_free(class, true);
+        if self.rules.steal && self.steal_page(l, id, horizon) {
+            return self.take_free(id, true);
         }
         None
     }
 
     /// Takes the chunk of one of the class's items.
     pub fn evict_from(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        self.evict_with(l, self.slabs.lock(class), horizon)
+    }
+
+    /// The same with the class locked, which it is not while a victim goes.
+    fn evict_with<'a>(
+        &'a self,
+        l: &Local,
+        locked: evict::Class<'a>,
+        horizon: Horizon,
+    ) -> Option<ChunkRef> {
+        let class = locked.class();
+        let mut locked = Some(locked);
         for _ in 0..VICTIMS_MAX {
             let (victim, moves) = {
-                let mut guard = self.slabs.lock(class);
+                let mut guard = locked.take().unwrap_or_else(|| self.slabs.lock(class));
                 if guard.total_chunks() == 0 {
                     return None;
                 }

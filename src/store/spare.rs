@@ -66,12 +66,17 @@ impl Shard {
         spare.kept.set(Some(Kept { shard, class: self.slabs.class_of(chunk), chunk }));
     }
 
+    /// True where one of this shard's is kept.
+    #[inline]
+    pub fn has_kept(&self, l: &Local) -> bool {
+        l.spare.kept.get().is_some_and(|kept| kept.shard == from_ref(self).addr())
+    }
+
     /// Frees what was kept, so that its page may be given to another class.
     pub fn give_back_kept(&self, l: &Local) {
-        if let Some(kept) = l.spare.kept.get()
-            && kept.shard == from_ref(self).addr()
+        if self.has_kept(l)
+            && let Some(kept) = l.spare.kept.take()
         {
-            l.spare.kept.set(None);
             self.put(kept.chunk);
         }
     }

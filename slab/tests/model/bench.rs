@@ -60,7 +60,7 @@ impl Model {
             ceiling: pages + beyond,
             chunk_overhead_64ths: if memcached { 0 } else { 30 },
             first_page_beyond_limit: memcached,
-            huge_pages: false,
+            huge_pages: 0,
         };
         Model {
             slabs: Slabs::new(geometry, options).expect("address space"),

@@ -124,7 +124,7 @@ fn a_reply_replaces_what_the_same_command_said_before() {
     let Decoded::Command { echo, .. } = decoder.decode(b"mg a k\r\n", &arena) else {
         panic!("no command");
     };
-    let mut encoder = Encoder::new(&mut out, echo);
+    let mut encoder = Encoder::new(&mut out, &echo);
     encoder.reply(Reply::Ok);
     encoder.reply(Reply::Miss(key("a")));
     assert_eq!(*out.bytes(), *b"before EN ka\r\n");

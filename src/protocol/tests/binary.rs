@@ -57,7 +57,7 @@ fn told(bytes: &[u8], reply: Reply<'_>) -> Vec<u8> {
         panic!("{} has no answer", bytes.escape_ascii());
     };
     let mut out = Outbox::default();
-    Encoder::new(&mut out, echo).reply(reply);
+    Encoder::new(&mut out, &echo).reply(reply);
     std::mem::take(out.bytes())
 }
 
@@ -197,7 +197,7 @@ fn lengths_that_disagree_are_told_and_end_the_connection() {
         };
         assert_eq!(used, bytes.len());
         let mut out = Outbox::default();
-        Encoder::new(&mut out, echo).reply(Reply::Say(Say::Error(why)));
+        Encoder::new(&mut out, &echo).reply(Reply::Say(Say::Error(why)));
         let wanted = [&invalid[..1], &bytes[1..2], &invalid[2..]].concat();
         assert_eq!(*out.bytes(), wanted, "{}", bytes.escape_ascii());
     }

@@ -26,7 +26,7 @@ pub(super) fn kept<T>(request: T) -> &'static T {
 
 pub(super) fn words(echo: Echo<'_>, reply: Reply<'_>) -> String {
     let mut out = Outbox::default();
-    Encoder::new(&mut out, echo).reply(reply);
+    Encoder::new(&mut out, &echo).reply(reply);
     String::from_utf8(std::mem::take(out.bytes())).expect("a test's answer is text")
 }
 

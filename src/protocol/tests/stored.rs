@@ -32,7 +32,7 @@ impl Server {
                 panic!("no command: {}", input[at..].escape_ascii());
             };
             at += used;
-            let mut replies = Encoder::new(&mut self.outbox, echo);
+            let mut replies = Encoder::new(&mut self.outbox, &echo);
             if let Command::Set(set) = &command {
                 let value = &input[at..][..set.len as usize];
                 at += value.len() + 2;

@@ -29,7 +29,10 @@ impl Places {
 
     /// The place that so many come before.
     pub fn get(&self, at: usize) -> Option<ChunkRef> {
-        self.iter().nth(at)
+        match self.blocks.front()?.get(at) {
+            Some(chunk) => Some(*chunk),
+            None => self.iter().nth(at),
+        }
     }
 
     pub fn push_back(&mut self, chunk: ChunkRef) {

@@ -18,6 +18,9 @@ const PLACES: [usize; 2] = [FIRST, FIRST + HEADER_BYTES / 4];
 /// |number|sum|what stands there|
 const WORDS: usize = 2 + ENTRY_WORDS;
 const ENTRY_WORDS: usize = 13;
+/// Numbers go up by two. Some changes a second do not reach this one in a year: whatever says it is
+/// no ledger.
+const NUMBER_MAX: u32 = u32::MAX / 2;
 
 /// What the ledger says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +85,9 @@ fn read(place: &[u32; WORDS]) -> Found {
     let [number, found_sum, ref words @ ..] = *place;
     match number {
         0 => Found::Nothing,
-        number if sum(number, words) == found_sum => Found::Entry(number, Entry::of_words(*words)),
+        number if number <= NUMBER_MAX && sum(number, words) == found_sum => {
+            Found::Entry(number, Entry::of_words(*words))
+        }
         _ => Found::Damaged,
     }
 }
@@ -201,6 +206,18 @@ mod tests {
         ledger.header[at].store(0, Relaxed);
         ledger.header[at + 1].fetch_add(1, Relaxed);
         assert_eq!(parse(&bytes(&file)).map(|entry| entry.last), Some(7));
+    }
+
+    #[test]
+    fn no_number_is_near_the_end() {
+        let file = file();
+        let ledger = ledger(&file);
+        let place = &ledger.header[FIRST / 4..];
+        for (number, taken) in [(NUMBER_MAX, true), (NUMBER_MAX + 1, false), (u32::MAX, false)] {
+            place[0].store(number, Relaxed);
+            place[1].store(sum(number, &[0; ENTRY_WORDS]), Relaxed);
+            assert_eq!(parse(&bytes(&file)).is_some(), taken, "{number}");
+        }
     }
 
     #[test]

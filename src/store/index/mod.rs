@@ -145,7 +145,7 @@ impl Index {
         let line_words = Words::reserve(ceiling as usize * LINE_WORDS)?;
         // Lines are read at random, so every small page costs a walk of the page table; a huge one
         // costs 2 MiB at the most. Where the system has none, small ones will do.
-        let _ = line_words.huge_pages();
+        let _ = line_words.huge_pages(0..line_words.len());
         Ok(Index {
             lines: line_words,
             nodes: Nodes::new(ceiling)?,
