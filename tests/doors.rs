@@ -168,7 +168,7 @@ fn no_line_is_heard_before_a_token() {
         client.send(b"version\r\n");
         assert_eq!(client.line(), "CLIENT_ERROR unauthenticated", "after {line}");
     }
-    inside.exchange(b"mg secret v f h l t\r\n", b"VA 1 f5 h0 l0 t-1\r\n7\r\n");
+    inside.exchange(b"mg secret v f h t\r\n", b"VA 1 f5 h0 t-1\r\n7\r\n");
     assert_eq!(shown(&mut inside, "stats settings"), settings);
     let stats = shown(&mut inside, "stats");
     for quiet in ["cmd_get 1", "cmd_set 1", "cmd_flush 0", "delete_misses 0", "auth_cmds 1"] {

@@ -39,9 +39,6 @@ const CLASSES: usize = 28;
 /// The ledger's places, and the bytes that one takes.
 const PLACES: [usize; 2] = [32 << 10, 48 << 10];
 const PLACE_BYTES: usize = 60;
-/// Where one says how long the index was. That is believed, as nothing but address space comes of
-/// it, and left as it is, since `validate` would touch all of that.
-const LINES: usize = 52;
 /// How often a value says whose it is, bytes.
 const STRIDE: usize = 256;
 
@@ -227,9 +224,6 @@ impl Image {
         for (start, bytes) in &pieces {
             for (n, _) in bytes.chunks(4).enumerate().filter(|(_, word)| **word != [0; 4]) {
                 let at = start + n as u64 * 4;
-                if PLACES.contains(&(at as usize).wrapping_sub(LINES)) {
-                    continue;
-                }
                 words[usize::from(at >= HEAD_END) + usize::from(at >= ARENA)].push(at);
             }
         }

@@ -153,64 +153,62 @@ impl Connection {
             if verbose {
                 log_request(self.file(), &self.decoder, bytes);
             }
-            // In a path of its own, for so it is written to where it stays at once.
-            if let Some((get, echo, used)) = self.decoder.single_get(bytes) {
-                (batch.used, batch.requests) = (batch.used + used, batch.requests + 1);
-                entries.push(Entry::of(Command::Get(get), echo, batch.used));
+            if let Some(entry) = self.single_get(bytes, &mut batch) {
+                entries.push(entry);
                 continue;
             }
             let decoded = self.decoder.decode(bytes, arena);
             batch.requests += usize::from(!self.decoder.in_multiget());
-            match decoded {
+            batch.tail = match decoded {
                 Decoded::Command { used, command: Command::Set(set), echo } => {
                     let (line, rest) = bytes.split_at(used);
                     let len = set.len as usize;
                     batch.used += used;
-                    let Some(end) = rest.get(len..len + echo.value_end_len()) else {
-                        batch.tail = Tail::Value { line, set, echo };
-                        break;
-                    };
-                    batch.used += len + end.len();
-                    let value = (end == LINE_END || end.is_empty()).then_some(&rest[..len]);
-                    let entry = Entry::of(Command::Set(set), echo, batch.used);
-                    entries.push(Entry { value, ..entry });
+                    if let Some(end) = rest.get(len..len + echo.value_end_len()) {
+                        batch.used += len + end.len();
+                        let value = (end == LINE_END || end.is_empty()).then_some(&rest[..len]);
+                        let entry = Entry::of(Command::Set(set), echo, batch.used);
+                        entries.push(Entry { value, ..entry });
+                        continue;
+                    }
+                    Tail::Value { line, set, echo }
                 }
                 Decoded::Command { used, command, echo } => {
                     batch.used += used;
                     let last = matches!(command, Command::Dump(_) | Command::Watch(_));
                     let multiget = self.decoder.in_multiget();
                     entries.push(Entry { multiget, ..Entry::of(command, echo, batch.used) });
-                    if last {
-                        break;
+                    if !last {
+                        continue;
                     }
+                    Tail::Limit
                 }
                 Decoded::Refused { used, swallow, error, echo } => {
                     batch.used += used;
-                    batch.tail = Tail::Refused { swallow, error, echo };
-                    break;
+                    Tail::Refused { swallow, error, echo }
                 }
                 // One who is in may ask again: the gate takes the same bytes.
-                Decoded::Login { .. } if login => {
-                    batch.tail = Tail::Login;
-                    break;
-                }
+                Decoded::Login { .. } if login => Tail::Login,
                 Decoded::Login { used, len, echo, .. } => {
                     batch.used += used;
-                    let (swallow, error) = (len.into(), Error::Unknown);
-                    batch.tail = Tail::Refused { swallow, error, echo };
-                    break;
+                    Tail::Refused { swallow: len.into(), error: Error::Unknown, echo }
                 }
-                Decoded::Incomplete => {
-                    batch.tail = Tail::Incomplete;
-                    break;
-                }
-                Decoded::HangUp => {
-                    batch.tail = Tail::HangUp;
-                    break;
-                }
-            }
+                Decoded::Incomplete => Tail::Incomplete,
+                Decoded::HangUp => Tail::HangUp,
+            };
+            break;
         }
         batch
+    }
+
+    /// The get of one key that comes next, if it does: in a path of its own, for so the entry is
+    /// written to where it stays at once.
+    #[inline(always)]
+    fn single_get<'a>(&self, bytes: &'a [u8], batch: &mut Batch<'a>) -> Option<Entry<'a>> {
+        let (get, echo, used) = self.decoder.single_get(bytes)?;
+        batch.used += used;
+        batch.requests += 1;
+        Some(Entry::of(Command::Get(get), echo, batch.used))
     }
 
     /// Runs a batch in order; returns how many commands, fewer than all where the client does not

@@ -110,7 +110,7 @@ impl Decoder {
         Decoder { mode, scanned: 0 }
     }
 
-    /// A get of one key, as most requests are, from the front of `buf`, with the length of its line;
+    /// A get of one key, as most requests are, from the front of `buf`, with its line's length;
     /// `None` for all that takes [`Decoder::decode`].
     #[inline(always)]
     pub fn single_get<'a>(&self, buf: &'a [u8]) -> Option<(Get<'a>, Echo<'a>, usize)> {

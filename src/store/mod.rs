@@ -378,8 +378,8 @@ fn reserve_index(
     let lines = ((1u64 << power) / 8).clamp(u64::from(index::LINE_STEP), 1 << 25);
     let affordable = if s.pages_alone() { u64::MAX } else { limit / 32 / index::LINE_BYTES };
     let lines = lines.min(affordable.max(u64::from(index::LINE_STEP))) as u32;
-    let floor = lines.max(file::lines_before(s, file));
     let ceiling = resize::lines_ceiling(reach);
+    let floor = lines.max(file::lines_before(s, file).min(ceiling));
     let lines = restart::lines_for(items, floor, index::LINES_MAX);
     Index::grown(lines, floor, ceiling.max(lines))
 }

@@ -16,8 +16,8 @@ mod ledger;
 
 pub(super) use ledger::{Entry, Ledger};
 
+use super::ARENA_MAX;
 use super::seals::Seals;
-use super::{ARENA_MAX, index};
 use crate::clock::Clock;
 use crate::config::Settings;
 use header::{HEADER_BYTES, Header, Unusable};
@@ -301,5 +301,5 @@ fn boot_id() -> [u32; 4] {
 /// was, so with its layout the index does.
 pub(super) fn lines_before(s: &Settings, file: Option<&MemoryFile>) -> u32 {
     let entry = file.filter(|_| s.pages_alone()).and_then(|file| file.before);
-    entry.map_or(0, |entry| entry.lines.min(index::LINES_MAX))
+    entry.map_or(0, |entry| entry.lines)
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::clock::{Clock, Exptime};
 use crate::config::{Eviction, Layout, Settings};
+use crate::store::index::LINE_STEP;
+use crate::store::resize::lines_ceiling;
 use crate::store::testing::{Bench, value_of};
 use crate::store::{Fetch, Get, Key};
 use holes::copy;
@@ -428,4 +430,16 @@ fn room_is_given_back() {
         bench.settle();
     }
     assert!(room() < empty + (1 << 20), "{empty}, {full}, {}", room());
+}
+
+#[test]
+fn an_index_is_no_longer_than_its_memory_can_need() {
+    let place = Place::with(|settings| settings.layout = Layout::Memcached);
+    let bench = place.start(0);
+    let file = bench.store.file.as_ref().expect("a memory file");
+    file.ledger.update(|entry| entry.lines = u32::MAX);
+    drop(bench);
+    let bench = place.start(1);
+    let shard = &bench.store.shards[0];
+    assert_eq!(shard.index.len(), lines_ceiling(shard.reach).next_multiple_of(LINE_STEP));
 }
