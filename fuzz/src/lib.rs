@@ -8,6 +8,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rustcached::auth::Auth;
 use rustcached::clock::Clock;
+use rustcached::command::Command;
 use rustcached::config::{ListenTraits, Protocol, Settings, Udp};
 use rustcached::connection::{
     Arrival, Connection, Datagrams, Meter, Next, Ready, Transport, Workspace,
@@ -90,8 +91,14 @@ fn decode(protocol: Protocol, bytes: &[u8]) {
     let mut decoder = Decoder::new(protocol);
     let mut rest = bytes;
     loop {
+        let single = decoder.single_get(rest).map(|(get, _, used)| (get.key, used));
         let used = match decoder.decode(rest, &arena) {
-            Decoded::Command { used, .. } => used,
+            Decoded::Command { used, command, .. } => {
+                let same = |key| matches!(&command, Command::Get(get) if get.key == key);
+                assert!(single.is_none_or(|(key, line)| line == used && same(key)));
+                used
+            }
+            _ if single.is_some() => panic!("a get was taken for something else"),
             Decoded::Refused { used, swallow, .. } => {
                 let swallow = usize::try_from(swallow).unwrap_or(usize::MAX);
                 used + swallow.min(rest.len() - used)
