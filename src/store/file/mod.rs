@@ -72,7 +72,7 @@ impl MemoryFile {
         let wanted = Header::new(s, ladder, shards_for(s));
         let found = match len == 0 || s.memory_file_discard {
             true => None,
-            false => match look(&file, &wanted) {
+            false => match look(&file, len, &wanted) {
                 Err(Unusable::Foreign) => {
                     let what = "is no memory file of rustcached and is left as it is";
                     return Err(failed(&format!("{what}; {DISCARD}")));
@@ -248,8 +248,8 @@ fn open_own(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What a file says of itself, if it can be used by these settings.
-fn look(file: &File, wanted: &Header) -> Result<(Header, Entry), Unusable> {
+/// What a file of `len` bytes says of itself, if it can be used by these settings.
+fn look(file: &File, len: u64, wanted: &Header) -> Result<(Header, Entry), Unusable> {
     let mut bytes = vec![0; HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).map_err(|e| match e.kind() {
         ErrorKind::UnexpectedEof => Unusable::short_or_foreign(file),
@@ -257,6 +257,10 @@ fn look(file: &File, wanted: &Header) -> Result<(Header, Entry), Unusable> {
     })?;
     let header = Header::parse(&bytes)?;
     let entry = ledger::parse(&bytes).ok_or(Unusable::Damaged("ledger"))?;
+    if u64::from(header.shards - 1) > len / ARENA_STRIDE {
+        // All arenas but the last have their whole length, if mostly as a hole.
+        return Err(Unusable::Damaged("header"));
+    }
     if header.layout != wanted.layout {
         return Err(Unusable::OtherLayout);
     }

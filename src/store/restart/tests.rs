@@ -443,3 +443,21 @@ fn an_index_is_no_longer_than_its_memory_can_need() {
     let shard = &bench.store.shards[0];
     assert_eq!(shard.index.len(), lines_ceiling(shard.reach).next_multiple_of(LINE_STEP));
 }
+
+/// Room for a thousand arenas is not in a file of one.
+#[test]
+fn a_file_has_the_length_of_its_arenas() {
+    let place = Place::new();
+    fill(&place.start(0));
+    let mut head = [0; 4096];
+    place.file().read_exact_at(&mut head, 0).expect("a header");
+    for shards in [1_000_u32, u32::MAX] {
+        head[24..28].copy_from_slice(&shards.to_le_bytes());
+        let classes = u32::from_le_bytes(head[28..32].try_into().expect("a word")) as usize;
+        let sum = crc32fast::hash(&head[12..40 + 4 * classes]);
+        head[8..12].copy_from_slice(&sum.to_le_bytes());
+        place.file().write_all_at(&head, 0).expect("room");
+        let bench = place.start(1);
+        assert!(!bench.told().warm && bench.store.shards.len() == 1, "{shards}");
+    }
+}
