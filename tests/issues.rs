@@ -222,7 +222,7 @@ fn a_binary_value_is_stored_though_its_client_leaves_at_once() {
 #[test]
 fn connections_that_are_closed_with_work_left_end_nothing_else() {
     let server = Server::start(&["-t", "1", "-o", "idle_timeout=1"]);
-    let streams: Vec<TcpStream> = (0..150)
+    let streams: Vec<TcpStream> = (0..400)
         .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).expect("it listens"))
         .collect();
     for stream in &streams {
