@@ -176,19 +176,12 @@ pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, ru
     item.set_bits(Shape::QUEUED);
 }
 
-/// True where a chunk that once was the class's lies on a page of the class: it is its again then,
-/// for the pages of a class are all cut alike.
-#[inline]
-fn has(class: &Class<'_>, chunk: ChunkRef) -> bool {
-    class.slabs().class_of(chunk) == class.class()
-}
-
 /// Takes the queue's first place whose page is still the class's: pages that have moved may leave
 /// theirs behind, which is seen without looking at a header.
 fn pop_place(class: &mut Class<'_>) -> Option<ChunkRef> {
     loop {
         let chunk = class.ring.pop_front()?;
-        if has(class, chunk) {
+        if class.slabs().is_chunk_of(chunk, class.class()) {
             return Some(chunk);
         }
     }
@@ -212,7 +205,7 @@ fn clean_front(class: &mut Class<'_>) {
         let Some(chunk) = class.ring.front() else { return };
         let item = item_of(class, chunk);
         let shape = item.shape();
-        let lives = has(class, chunk)
+        let lives = class.slabs().is_chunk_of(chunk, class.class())
             && shape.has(Shape::QUEUED)
             && !shape.has(Shape::STALE_PLACE)
             && item.standing().state() != State::Free;
@@ -372,7 +365,7 @@ enum Entry<'a> {
 /// Takes an entry's chunk out of the queue.
 fn dequeue<'a>(class: &Class<'a>, chunk: ChunkRef) -> Entry<'a> {
     let item = item_of(class, chunk);
-    if !has(class, chunk) {
+    if !class.slabs().is_chunk_of(chunk, class.class()) {
         return Entry::Gone;
     }
     let (standing, shape) = (item.standing(), item.shape());
