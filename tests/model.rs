@@ -71,6 +71,18 @@ fn a_large_value_finds_room_for_its_tail() {
     bench.validate();
 }
 
+/// A page of large items is a little less than one of small items needs: whatever is left of the
+/// limit beside whole pages, those find room.
+#[test]
+fn small_items_find_room_among_large_ones() {
+    for rest in 0..96 {
+        let settings = Settings { maxbytes: (2 << 20) + rest * 700, ..Settings::default() };
+        let mut bench = Bench::new(settings);
+        bench.run(&Op::Bulk { family: 0, count: 1_000, len: 2_164 });
+        bench.run(&Op::Bulk { family: 1, count: 10, len: 3 });
+    }
+}
+
 /// In either layout, with the items that are there found after each step.
 #[test]
 fn the_index_follows_its_items_up_and_down() {

@@ -375,8 +375,18 @@ impl Shard {
             self.class_counters(l, id).direct_reclaims.bump();
             return Some(chunk);
         }
-        if self.rules.steal && self.steal_page(l, id, horizon) {
-            return self.take_free(id, true);
+        if !self.rules.steal {
+            return None;
+        }
+        // A page of small chunks takes more of the limit, for their places in a queue, than one of
+        // large chunks gave back: then it takes a second one.
+        for _ in 0..2 {
+            if !self.steal_page(l, id, horizon) {
+                return None;
+            }
+            if let Some(chunk) = self.take_free(id, true) {
+                return Some(chunk);
+            }
         }
         None
     }
