@@ -99,6 +99,8 @@ impl Flush {
 
     /// Flushes now, or plans it for the real second `at`.
     pub fn flush(&self, now: Seconds, at: Option<Seconds>) {
+        // One whose second has come without anybody looking is not to be replaced by a later one.
+        self.carry_out(now);
         let ledger = self.lock.lock();
         match at {
             Some(at) if at > now => {
@@ -144,6 +146,14 @@ mod tests {
 
     fn dead(flush: &Flush, stamp: Seconds, now: Seconds) -> bool {
         flush.horizon(now).flushed(Standing::linked(0, stamp))
+    }
+
+    #[test]
+    fn a_later_flush_does_not_take_back_one_whose_second_has_come() {
+        let flush = Flush::new();
+        flush.flush(10, Some(12));
+        flush.flush(12, Some(20));
+        assert!(dead(&flush, 11, 12) && !dead(&flush, 12, 19) && dead(&flush, 12, 20));
     }
 
     #[test]
