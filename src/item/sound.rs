@@ -120,6 +120,12 @@ impl Item<'_> {
         if !standing.at_or_before(second) {
             self.set_standing(standing.with_second(second));
         }
+        self.forget_process();
+    }
+
+    /// Takes back what was said of a chunk, be it an item's or a body's, that only another process
+    /// knew of: places in its queues, and pins.
+    pub fn forget_process(self) {
         if self.shape().has(Shape::PLACES | Shape::PINNED) {
             self.clear_bits(Shape::PLACES | Shape::PINNED);
         }

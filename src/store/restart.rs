@@ -255,6 +255,7 @@ impl<'a> Scan<'a> {
                 }
                 Is::Body => {
                     bodies += 1;
+                    shard.item(chunk).forget_process();
                     self.bodies.push(chunk);
                     return true;
                 }

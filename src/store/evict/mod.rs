@@ -20,7 +20,7 @@ use crate::item::{Item, Shape, Standing, State, body_head};
 pub(super) use ahead::{Ahead, ahead};
 use places::Places;
 use slab::{ChunkRef, ClassGuard, PageNo};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Headers that one choice may look at: first those that the policy shows, then, if none of them
 /// is an item that could go, any.
@@ -426,10 +426,13 @@ fn head_of_body(class: &Class<'_>, body: ChunkRef) -> (ChunkRef, Look) {
     }
 }
 
-/// For `validate`: chains' bodies are counted, what says that it is queued is, and with `all` so is
-/// everything.
+/// For `validate`: chains' bodies are counted, what says that it has places in a queue has them,
+/// and with `all` every item has one.
 pub(super) fn check(class: &Class<'_>, all: bool) -> Result<(), String> {
-    let entries: HashSet<ChunkRef> = class.ring.iter().chain(class.passed.iter()).collect();
+    let mut places: HashMap<ChunkRef, u32> = HashMap::new();
+    for chunk in class.ring.iter().chain(class.passed.iter()) {
+        *places.entry(chunk).or_default() += 1;
+    }
     let slabs = class.slabs();
     let mut bodies = 0;
     for page in class.pages() {
@@ -438,9 +441,9 @@ pub(super) fn check(class: &Class<'_>, all: bool) -> Result<(), String> {
             let item = item_of(class, chunk);
             let (standing, shape) = (item.standing(), item.shape());
             bodies += u32::from(standing.is_body());
-            let queued = shape.has(Shape::QUEUED);
-            let should = queued || (all && !shape.has(Shape::TEMP));
-            if standing.state() == State::Linked && should && !(queued && entries.contains(&chunk))
+            let missing =
+                all && standing.state() == State::Linked && !shape.has(Shape::QUEUED | Shape::TEMP);
+            if missing || (shape.0 & Shape::PLACES).count_ones() > *places.get(&chunk).unwrap_or(&0)
             {
                 return Err(format!("{chunk:?} is not queued"));
             }

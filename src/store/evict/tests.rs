@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{Layout, Settings};
 use crate::store::testing::Bench;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 const POLICIES: [Eviction; 3] = [Eviction::S3, Eviction::Lru, Eviction::Sieve];
