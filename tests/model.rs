@@ -9,8 +9,9 @@ mod ops;
 mod reference;
 
 use bench::Bench;
-use ops::Op;
+use ops::{ArithOp, Content, Op, SetOp};
 use proptest::prelude::*;
+use rustcached::command::SetMode;
 use rustcached::config::{Layout, Settings};
 
 /// Steps between walks over everything, in the long runs.
@@ -130,4 +131,42 @@ fn an_index_that_may_not_change_holds_everything_all_the_same() {
     }
     bench.validate();
     bench.finish();
+}
+
+/// With a unique, which a number's item gets with the change, its value may no longer fit a chunk.
+#[test]
+fn a_number_is_written_whatever_its_value_lies_in() {
+    let mut bench = Bench::new(Settings { maxbytes: 16 << 20, ..Settings::default() });
+    let narrow = (3_950..4_110).chain(8_040..8_200).chain(16_220..16_400);
+    for len in narrow.chain([30_000, 300_000]) {
+        let append = SetOp { mode: SetMode::Append, ..SetOp::of(0, Content::Blanks(len)) };
+        for op in [
+            Op::Set(SetOp::of(0, Content::Number(10))),
+            Op::Set(append),
+            Op::Arith(ArithOp::decr(0, 1)),
+            Op::Arith(ArithOp { return_cas: true, ..ArithOp::decr(0, 1) }),
+            Op::Get { key: 0, bump: true, meta: false, pin: false, unless: None },
+        ] {
+            bench.run(&op);
+        }
+    }
+    bench.finish();
+}
+
+/// What an append replaces stays until it is done, however many of the first pages that is on.
+#[test]
+fn a_long_value_finds_room_for_more() {
+    let mut bench = Bench::new(Settings { maxbytes: 4 << 20, ..Settings::default() });
+    for len in (200..4_200).step_by(97) {
+        let append = SetOp { mode: SetMode::Append, ..SetOp::of(0, Content::Blanks(len)) };
+        for op in [
+            Op::Flush(None),
+            Op::Set(SetOp::of(0, Content::Blanks(600_000))),
+            Op::Bulk { family: 0, count: 900, len: 4_040 },
+            Op::Set(append),
+        ] {
+            bench.run(&op);
+        }
+        bench.validate();
+    }
 }

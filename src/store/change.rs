@@ -148,10 +148,7 @@ impl Store {
         if compare.is_some() && !cas_matches(compare, &found) {
             return ArithOutcome::Exists;
         }
-        if found.shape.has(Shape::WIDE) {
-            return ArithOutcome::NonNumeric;
-        }
-        let Some(old) = number_in(held.l, &found) else { return ArithOutcome::NonNumeric };
+        let Some(old) = number_in(held, &found) else { return ArithOutcome::NonNumeric };
         let value = match arith.increment {
             true => old.wrapping_add(arith.delta),
             false => old.saturating_sub(arith.delta),
@@ -189,7 +186,7 @@ impl Store {
     ) -> Option<Found<'a>> {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(value).as_bytes();
-        let room = found.shape.narrow_len() as usize;
+        let room = found.item.value_len(found.shape) as usize;
         if digits.len() > room || found.shape.has(Shape::PINNED) {
             return self.grow_number(held, key, found, digits, cas);
         }
@@ -201,7 +198,8 @@ impl Store {
         padded.clear();
         padded.extend_from_slice(digits);
         padded.resize(room, b' ');
-        if held.shard.is_write_once(found.item) {
+        // With a unique, its value may have come to lie in several chunks.
+        if found.shape.has(Shape::WIDE) || held.shard.is_write_once(found.item) {
             let (plan, deadline) = (found.item.plan(found.shape), found.item.deadline(found.shape));
             found = held.recast(&found, plan, deadline, Some(&padded))?;
         } else {
@@ -268,12 +266,15 @@ impl Store {
 
 /// The number that a value starts with, by the rules of memcached's `safe_strtoull`: blanks before
 /// it, a sign, digits, then a blank, a NUL or the end.
-fn number_in(l: &Local, found: &Found<'_>) -> Option<u64> {
-    let mut value = l.scratch.take();
+fn number_in(held: &Held<'_>, found: &Found<'_>) -> Option<u64> {
+    let mut value = held.l.scratch.take();
     value.clear();
-    found.item.copy_narrow(found.shape, &mut value);
+    match found.shape.has(Shape::WIDE) {
+        true => held.shard.append_value(found.chunk, &mut value),
+        false => found.item.copy_narrow(found.shape, &mut value),
+    }
     let number = parse_number(&value);
-    l.scratch.set(value);
+    held.l.scratch.set(value);
     number
 }
 

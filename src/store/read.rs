@@ -9,7 +9,7 @@ use super::types::{Inspection, Key, KeyHash, Local};
 use super::{Store, write};
 use crate::clock::Seconds;
 use crate::config::Eviction;
-use crate::item::{Chain, Item, Shape, Standing, State};
+use crate::item::{Item, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use crate::watch::Got;
 use slab::ChunkRef;
@@ -105,14 +105,7 @@ impl Hit<'_> {
         if !self.shape.has(Shape::WIDE) {
             return self.item.copy_narrow(self.shape, out);
         }
-        self.copy_wide(out);
-    }
-
-    #[cold]
-    fn copy_wide(&self, out: &mut Vec<u8>) {
-        for segment in Chain::of(&self.store.shard_at(self.shard_no).slabs, self.chunk) {
-            segment.copy(out);
-        }
+        self.store.shard_at(self.shard_no).append_value(self.chunk, out);
     }
 
     /// Large values are sent from their chunks: `Some` pins the item until the [`Pin`] is dropped.

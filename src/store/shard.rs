@@ -17,7 +17,7 @@ use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use super::victims::Victims;
 use crate::config::Eviction;
-use crate::item::{self, Item, Plan, Shape, Standing, State};
+use crate::item::{self, Chain, Item, Plan, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use parking_lot::Mutex;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Victims that one allocation tries before it gives up: another thread may hold each one's line.
 const VICTIMS_MAX: usize = 16;
-/// Pages of other classes that one allocation tries to empty.
+/// Pages of other classes that one allocation empties in vain.
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
 const DONORS_MAX: usize = 4;
@@ -100,6 +100,12 @@ impl Shard {
 
     pub fn chunk_size(&self, chunk: ChunkRef) -> u32 {
         self.slabs.geometry().chunk_size(self.slabs.class_of(chunk))
+    }
+
+    /// Appends the value of an item that cannot change meanwhile.
+    #[cold]
+    pub fn append_value(&self, chunk: ChunkRef, out: &mut Vec<u8>) {
+        Chain::of(&self.slabs, chunk).for_each(|segment| segment.copy(out));
     }
 
     /// The number of a chunk's class, as operators know it.
@@ -532,14 +538,14 @@ impl Shard {
                 if attempts == STEALS_MAX {
                     return false;
                 }
-                attempts += 1;
                 if !self.slabs.lock(donor).start_drain(page) {
                     continue;
                 }
-                self.drop_items(l, page, donor, horizon);
+                let dropped = self.drop_items(l, page, donor, horizon);
                 if self.end_drain(page, donor, None) {
                     return true;
                 }
+                attempts += usize::from(dropped > 0);
             }
         }
         false
@@ -570,17 +576,21 @@ impl Shard {
         }
     }
 
-    /// Evicts everything on a page that can be.
-    fn drop_items(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) {
+    /// Evicts a page's items, up to one that cannot go now, as that which the caller's own is to
+    /// replace; how many went.
+    fn drop_items(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) -> u32 {
+        let mut dropped = 0;
         for index in 0..self.slabs.geometry().chunks_per_page(class) {
             let chunk = self.slabs.chunk_at(page, class, index);
-            if let Some(owner) = self.owner_of(chunk)
-                && let part = evict::part_of(self.item(owner).shape())
-                && self.unlink_victim(l, owner, horizon, (class, part))
-            {
-                self.free(owner);
+            let Some(owner) = self.owner_of(chunk) else { continue };
+            let part = evict::part_of(self.item(owner).shape());
+            if !self.unlink_victim(l, owner, horizon, (class, part)) {
+                break;
             }
+            self.free(owner);
+            dropped += 1;
         }
+        dropped
     }
 
     // Hashing

@@ -143,7 +143,7 @@ impl Bench {
         let chunk = self.chunk_of(name)?;
         let (item, mut value) = (shard.item(chunk), Vec::new());
         let shape = item.shape();
-        crate::item::Chain::of(&shard.slabs, chunk).for_each(|run| run.copy(&mut value));
+        shard.append_value(chunk, &mut value);
         let kept = Shape::STALE | Shape::WIN | Shape::BINARY_KEY | Shape::TEMP;
         Some(Held {
             value,

@@ -14,6 +14,7 @@ pub const UNIX: u64 = 1_700_000_000;
 #[derive(Clone, Copy, Debug)]
 pub enum Content {
     Number(u64),
+    Blanks(u32),
     /// Bytes that follow from length and seed, and are no number.
     Bytes {
         len: u32,
@@ -25,6 +26,7 @@ impl Content {
     pub fn bytes(self) -> Vec<u8> {
         match self {
             Content::Number(n) => n.to_string().into_bytes(),
+            Content::Blanks(len) => vec![b' '; len as usize],
             Content::Bytes { len, seed } => {
                 (0..len).map(|at| b'A' + (at.wrapping_mul(7) as u8 ^ seed) % 50).collect()
             }
@@ -149,6 +151,40 @@ pub struct RestartOp {
     pub down: u32,
     pub megabytes: u64,
     pub checksum: bool,
+}
+
+impl SetOp {
+    pub fn of(key: u8, content: Content) -> SetOp {
+        SetOp {
+            key,
+            mode: SetMode::Set,
+            content,
+            flags: 0,
+            exptime: 0,
+            compare: None,
+            invalidate: false,
+            vivify: None,
+            new_cas: None,
+            return_cas: false,
+            drop_old: false,
+        }
+    }
+}
+
+impl ArithOp {
+    pub fn decr(key: u8, delta: u64) -> ArithOp {
+        ArithOp {
+            key,
+            increment: false,
+            delta,
+            compare: None,
+            vivify: None,
+            initial: 0,
+            touch: None,
+            new_cas: None,
+            return_cas: false,
+        }
+    }
 }
 
 /// A store to run steps on.
@@ -311,8 +347,9 @@ fn content() -> impl Strategy<Value = Content> {
         1 => 100_000u32..700_000,
     ];
     prop_oneof![
-        1 => number().prop_map(Content::Number),
-        2 => (len, any::<u8>()).prop_map(|(len, seed)| Content::Bytes { len, seed }),
+        2 => number().prop_map(Content::Number),
+        1 => (0u32..9_000).prop_map(Content::Blanks),
+        4 => (len, any::<u8>()).prop_map(|(len, seed)| Content::Bytes { len, seed }),
     ]
 }
 

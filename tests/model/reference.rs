@@ -68,10 +68,9 @@ impl Entry {
         compare != 0 && self.cas.is_none_or(|cas| compare < cas)
     }
 
-    /// The number that it starts with, up to a blank or the end.
+    /// The number that it starts with, after blanks and up to one or the end.
     pub fn number(&self) -> Option<u64> {
-        let end = self.value.iter().position(|b| *b == b' ').unwrap_or(self.value.len());
-        let digits = &self.value[..end];
+        let digits = self.value.trim_ascii_start().split(|b| *b == b' ').next()?;
         let all = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         all.then(|| str::from_utf8(digits).ok()?.parse().ok()).flatten()
     }
