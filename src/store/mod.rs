@@ -46,6 +46,7 @@ mod savings;
 mod seals;
 mod shard;
 mod spare;
+mod steal;
 mod tell;
 mod tend;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::automove::{Automove, Decision, Load, Memory, Sample, Terms, Why, Wort
 use super::evacuate::{Evacuated, Evacuation};
 use super::flush::Horizon;
 use super::ghost::Part;
-use super::shard::{Shard, emptiest_first};
+use super::shard::Shard;
+use super::steal::emptiest_first;
 use super::types::Local;
 use super::upkeep::Pace;
 use super::{Store, evict};

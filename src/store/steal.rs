@@ -1,0 +1,97 @@
+//! A page for a class that has none, or for the index: of a class that has many, whose items on it
+//! go. Unlike the mover, whoever needs it does it at once, for one request.
+
+use super::evict;
+use super::flush::Horizon;
+use super::shard::Shard;
+use super::types::Local;
+use crate::item::{self, Shape, State};
+use slab::sync::Ordering::Relaxed;
+use slab::{ChunkRef, ClassId, PageNo};
+use std::cmp::Reverse;
+
+/// Pages of other classes that one allocation empties in vain.
+const STEALS_MAX: usize = 4;
+/// Classes whose pages it looks at.
+const DONORS_MAX: usize = 4;
+
+impl Shard {
+    /// Empties a page of one of the classes that have the most, for `class` or for the index;
+    /// false where none can be emptied.
+    pub fn steal_page(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
+        let pages_of = |c: ClassId| self.slabs.lock(c).pages().len();
+        let others = self.slabs.geometry().classes().filter(|c| *c != class);
+        let mut donors: Vec<(usize, ClassId)> = others.map(|c| (pages_of(c), c)).collect();
+        let poorest = self.poorest.load(Relaxed);
+        donors.sort_unstable_by_key(|(pages, donor)| {
+            (Reverse(u32::from(donor.0) == poorest && *pages > 1), Reverse(*pages))
+        });
+        let mut attempts = 0;
+        for (_, donor) in donors.into_iter().take(DONORS_MAX) {
+            let pages = emptiest_first(&self.slabs.lock(donor));
+            for page in pages.into_iter().filter(|page| self.can_be_emptied(*page, donor)) {
+                if attempts == STEALS_MAX {
+                    return false;
+                }
+                if !self.slabs.lock(donor).start_drain(page) {
+                    continue;
+                }
+                let dropped = self.drop_items(l, page, donor, horizon);
+                if self.end_drain(page, donor, None) {
+                    return true;
+                }
+                attempts += usize::from(dropped > 0);
+            }
+        }
+        false
+    }
+
+    /// True where nothing on a page is pinned, TEMP or a value on its way, as the caller's own may
+    /// be: as of now, and without locking anything.
+    pub fn can_be_emptied(&self, page: PageNo, class: ClassId) -> bool {
+        (0..self.slabs.geometry().chunks_per_page(class)).all(|index| {
+            let chunk = self.slabs.chunk_at(page, class, index);
+            match self.owner_of(chunk).map(|owner| self.item(owner)) {
+                Some(item) => {
+                    let stays = item.shape().has(Shape::PINNED | Shape::TEMP);
+                    item.standing().state() == State::Linked && !stays
+                }
+                None => self.item(chunk).standing().state() == State::Free,
+            }
+        })
+    }
+
+    /// The item that a chunk is part of, looked up without any care.
+    pub fn owner_of(&self, chunk: ChunkRef) -> Option<ChunkRef> {
+        let standing = self.item(chunk).standing();
+        if standing.is_body() {
+            item::body_head(&self.slabs, chunk)
+        } else {
+            (standing.state() == State::Linked).then_some(chunk)
+        }
+    }
+
+    /// Evicts a page's items, up to one that cannot go now, as that which the caller's own is to
+    /// replace; how many went.
+    fn drop_items(&self, l: &Local, page: PageNo, class: ClassId, horizon: Horizon) -> u32 {
+        let mut dropped = 0;
+        for index in 0..self.slabs.geometry().chunks_per_page(class) {
+            let chunk = self.slabs.chunk_at(page, class, index);
+            let Some(owner) = self.owner_of(chunk) else { continue };
+            let part = evict::part_of(self.item(owner).shape());
+            if !self.unlink_victim(l, owner, horizon, (class, part)) {
+                break;
+            }
+            self.free(owner);
+            dropped += 1;
+        }
+        dropped
+    }
+}
+
+/// Some pages of the class, those with the fewest chunks in use first.
+pub(super) fn emptiest_first(class: &evict::Class<'_>) -> Vec<PageNo> {
+    let mut pages: Vec<PageNo> = class.pages().iter().take(evict::LOOK_MAX).copied().collect();
+    pages.sort_by_key(|page| class.used_on(*page));
+    pages
+}
