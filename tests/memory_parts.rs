@@ -1,7 +1,7 @@
 //! What the process may use (`stats memory`, the README's formula) holds in the worst case of each
 //! part, as the kernel counts the memory of a server that is driven from outside.
 //!
-//! `MEMORY_CONNECTIONS=20000 MEMORY_MIB=1024` drives as many connections against so much memory:
+//! `MEMORY_CONNECTIONS=10000 MEMORY_MIB=1024` drives as many connections against so much memory:
 //! `.ci/deep memory`.
 
 mod common;

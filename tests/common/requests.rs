@@ -412,12 +412,17 @@ impl Generator {
             flags.retain(|flag| !flag.starts_with(['t', 'T']));
         }
         let mut request = Request { key: key.clone(), alone: true, ..Request::default() };
-        request.push(format!("ma {key}{b}{}", self.some_flags(&flags)));
+        let flags = self.some_flags(&flags);
+        request.push(format!("ma {key}{b}{flags}"));
         if self.random.once_in(5) {
             request.push(" C");
             request.push_cas(&mut self.random);
         }
         request.push("\r\n");
+        // Where the number gets longer, memcached tells of the new time and forgets it.
+        if let Some(touch) = flags.split(' ').find(|flag| flag.starts_with('T')) {
+            request.push(format!("mg {key}{b} {touch}\r\n"));
+        }
         request
     }
 
