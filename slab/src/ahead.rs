@@ -56,10 +56,10 @@ impl<P> Slabs<P> {
     /// call it. No lock is taken: others would wait for one that has no haste.
     pub fn populate(&self) -> bool {
         let Some(page) = self.ahead.lacking() else { return false };
-        match self.arena.populate(self.words_of(page)) {
-            Ok(()) => _ = self.ahead.next.fetch_max(page.0 + 1, Relaxed),
+        match self.pool.touch.run(page, || self.arena.populate(self.words_of(page))) {
+            None | Some(Ok(())) => _ = self.ahead.next.fetch_max(page.0 + 1, Relaxed),
             // It will not do so for the next one either.
-            Err(_) => {
+            Some(Err(_)) => {
                 self.ahead.pages.store(0, Relaxed);
                 self.ahead.end.store(0, Relaxed);
             }
@@ -121,6 +121,25 @@ mod tests {
         assert_eq!((taken, slabs.ahead.next.load(Relaxed)), (100, 100));
         slabs.set_limit(u64::from(110 * PAGE));
         assert_eq!(populate(&slabs), 10);
+    }
+
+    #[test]
+    fn a_page_that_is_being_touched_has_its_turn_later() {
+        let slabs = slabs(100, 200);
+        let grow = || {
+            let mut class = slabs.lock(ClassId(1));
+            assert!(class.grow());
+            class.pages().last().copied()
+        };
+        let touch = &slabs.pool.touch;
+        let first = touch.run(PageNo(0), || [grow(), grow()]);
+        assert_eq!(first, Some([Some(PageNo(1)), Some(PageNo(2))]));
+        // The thread that touches has moved on.
+        let second = touch.run(PageNo(3), || [grow(), grow()]);
+        assert_eq!(second, Some([Some(PageNo(0)), Some(PageNo(4))]));
+        assert_eq!((grow(), grow()), (Some(PageNo(3)), Some(PageNo(5))));
+        assert_eq!(touch.run(PageNo(5), || ()), None);
+        slabs.validate().expect("a valid arena");
     }
 
     #[test]

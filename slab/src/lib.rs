@@ -26,6 +26,7 @@ mod pool;
 mod restore;
 mod slabs;
 pub mod sync;
+mod touch;
 mod validate;
 mod waits;
 mod words;

@@ -2,6 +2,7 @@
 
 use crate::page::PageNo;
 use crate::sync::{Mutex, MutexGuard};
+use crate::touch::Touch;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -10,6 +11,7 @@ pub(crate) struct Pool {
     /// No page fits the limit. Whoever is short of one, as all are once a cache is full, need not
     /// lock the state for that.
     full: AtomicBool,
+    pub(crate) touch: Touch,
     /// Bytes of a page and, where that is counted, of what is known of it.
     page_cost: u64,
 }
@@ -19,6 +21,8 @@ struct State {
     free: Vec<PageNo>,
     /// Pages from here on have never been used.
     next: u32,
+    /// One of those before that was being touched when its turn came.
+    passed_over: Option<PageNo>,
     /// Pages that the arena has room for.
     ceiling: u32,
     in_use: u32,
@@ -79,6 +83,7 @@ impl Pool {
         let state = State {
             free: Vec::new(),
             next: 0,
+            passed_over: None,
             ceiling,
             in_use: 0,
             limit,
@@ -87,7 +92,8 @@ impl Pool {
             chunks: 0,
             overhead_64ths: u64::from(overhead_64ths),
         };
-        Pool { state: Mutex::new(state), full: AtomicBool::new(false), page_cost }
+        let (full, touch) = (AtomicBool::new(false), Touch::new());
+        Pool { state: Mutex::new(state), full, touch, page_cost }
     }
 
     /// The state, of which anything may change.
@@ -107,18 +113,35 @@ impl Pool {
         if !fits && !beyond {
             return None;
         }
-        let page = match s.free.pop() {
-            Some(page) => page,
-            None if s.next < s.ceiling => {
-                s.next += 1;
-                PageNo(s.next - 1)
-            }
-            None => return None,
-        };
+        let page = s.free.pop().or_else(|| self.fresh(&mut s))?;
         s.in_use += 1;
         s.beyond += u32::from(!fits);
         s.chunks += u64::from(chunks);
         Some(page)
+    }
+
+    /// A page that was never in use, but for one that is being touched.
+    fn fresh(&self, s: &mut State) -> Option<PageNo> {
+        if let Some(page) = s.passed_over.take_if(|page| !self.touch.is_at(*page)) {
+            return Some(page);
+        }
+        loop {
+            let page = self.next(s)?;
+            if !self.touch.is_at(page) {
+                return Some(page);
+            }
+            // So it is not at that which was passed over before.
+            if let Some(before) = s.passed_over.replace(page) {
+                return Some(before);
+            }
+        }
+    }
+
+    fn next(&self, s: &mut State) -> Option<PageNo> {
+        let page = PageNo(s.next);
+        s.next += u32::from(s.next < s.ceiling);
+        self.touch.note(s.next);
+        (page.0 < s.next).then_some(page)
     }
 
     /// Pages below `next` are in use, for `chunks` chunks in all, but for those that are free. So
@@ -127,6 +150,7 @@ impl Pool {
         let mut s = self.change();
         s.in_use = next - free.len() as u32;
         (s.next, s.free, s.chunks, s.beyond) = (next, free, chunks, beyond);
+        self.touch.note(next);
         s.forget_beyond(self.page_cost);
     }
 
@@ -191,11 +215,14 @@ impl Pool {
     }
 
     /// The first page that was never taken, and how many from there on the limit has room for once
-    /// those that were given back are in use again.
+    /// those that were given back are in use again, without the arena's last: whoever passes over
+    /// one page finds another.
     pub(crate) fn untouched(&self) -> (u32, u32) {
         let s = self.state.lock();
         let room = s.limit.saturating_sub(s.used(self.page_cost)) / self.page_cost;
-        let fresh = room.saturating_sub(s.free.len() as u64).min(u64::from(s.ceiling - s.next));
+        let fresh = room
+            .saturating_sub(s.free.len() as u64)
+            .min(u64::from((s.ceiling - s.next).saturating_sub(1)));
         (s.next, fresh as u32)
     }
 
