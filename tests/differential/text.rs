@@ -31,6 +31,11 @@ const IDLE_APART: i64 = 63;
 impl Pair {
     pub fn start(real: &Path, args: &[&str], udp: bool) -> Pair {
         let servers = [Server::start(args), Server::start_binary(real, args)];
+        // One less than the first unique would be 0, which is compared with nothing.
+        for server in &servers {
+            assert_eq!(server.ask("ma first N0 c").split(' ').next(), Some("HD"));
+            assert_eq!(server.ask("md first"), "HD");
+        }
         let wires = connect(&servers, udp);
         let (uniques, sent) = (HashMap::new(), Vec::new());
         Pair { servers, wires, udp, clocks: None, last_step: 0, uniques, sent }
