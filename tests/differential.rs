@@ -55,11 +55,14 @@ fn replies_are_memcacheds_while_time_goes_by() {
     let Some(real) = real_memcached() else { return };
     for _ in 0..STARTS {
         let mut pair = Pair::start(&real, &QUIET, false);
-        if pair.pause() {
+        if !pair.pause() {
+            return println!("skipped: it takes servers with commands for debugging");
+        }
+        if pair.is_in_step() {
             return compare(&real, pair, Kind::Timed);
         }
     }
-    println!("skipped: it takes servers with commands for debugging");
+    panic!("the clocks never stopped in the same second");
 }
 
 fn compare(real: &Path, mut pair: Pair, kind: Kind) {

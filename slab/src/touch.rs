@@ -52,7 +52,7 @@ mod models {
     use loom::cell::UnsafeCell;
     use std::sync::Arc;
 
-    /// The memory of two pages, of which the first is touched while both are handed out.
+    /// The memory of two pages, which one thread touches while the other is handed them.
     #[test]
     fn a_page_is_touched_or_owned() {
         loom::model(|| {

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Victims that one allocation tries before it gives up: another thread may hold each one's line.
 const VICTIMS_MAX: usize = 16;
+
 pub(super) struct Shard {
     pub slabs: Slabs<Policy>,
     pub index: Index,

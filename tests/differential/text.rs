@@ -46,8 +46,7 @@ impl Pair {
         self.servers[1].release()
     }
 
-    /// Both servers' clocks stand still from now on; false where one has no command for that, or
-    /// they do not show the same second.
+    /// Both servers' clocks stand still from now on; false where one has no command for that.
     pub fn pause(&mut self) -> bool {
         if !self.servers.iter().all(|server| server.ask("debugtime p") == "OK") {
             return false;
@@ -56,6 +55,11 @@ impl Pair {
         std::thread::sleep(std::time::Duration::from_millis(1200));
         let times = self.servers.each_ref().map(|server| server.stat("time"));
         self.clocks = times[0].zip(times[1]).map(<[u64; 2]>::from);
+        self.clocks.is_some()
+    }
+
+    /// True where clocks that stand still show the same second.
+    pub fn is_in_step(&self) -> bool {
         self.clocks.is_some_and(|[ours, theirs]| ours == theirs)
     }
 
