@@ -87,9 +87,10 @@ pub fn run(mut settings: Settings) -> Result<(), String> {
     // As the user that reads its files again on SIGHUP.
     let auth = Auth::open(&settings)?;
     listeners.bind_unix(&settings)?;
-    listeners.write_port_file()?;
     listeners.warn_of_strangers(&settings);
     list_classes(&store);
+    // Whoever waits for this file finds all of the above said.
+    listeners.write_port_file()?;
     let ready = || {
         systemd::ready();
         launch.ready(&settings);
