@@ -1,6 +1,8 @@
 //! Runs a command against the store and says how it went.
 
-use super::{Admin, Command, Error, MEMCACHED_VERSION, Replies, Reply, Say, Set, operate, stats};
+use super::{
+    Admin, Command, Error, Get, MEMCACHED_VERSION, Replies, Reply, Say, Set, operate, stats,
+};
 use crate::clock::Exptime;
 use crate::config::log_level;
 use crate::store::{
@@ -37,14 +39,26 @@ pub fn execute(
     let Command::Get(get) = command else {
         return execute_other(store, local, command, hash, replies);
     };
+    let hash = hash.unwrap_or_else(|| store.hash(get.key));
+    execute_get(store, local, get, hash, replies);
+    Next::Continue
+}
+
+/// Runs the busiest command.
+#[inline(never)]
+pub fn execute_get(
+    store: &Arc<Store>,
+    local: &Local,
+    get: &Get<'_>,
+    hash: KeyHash,
+    replies: &mut impl Replies,
+) {
     let key = get.key;
-    let hash = hash.unwrap_or_else(|| store.hash(key));
     // Two visitors, so that the first is compiled into the look.
     let hit = store
         .look(local, get, hash, |hit| replies.hit(key, hit))
         .unwrap_or_else(|| store.get_locked(local, get, hash, |hit| replies.hit(key, hit)));
     found(store, key, hit, replies);
-    Next::Continue
 }
 
 /// Beside the busiest command, which has its registers to itself.

@@ -9,7 +9,7 @@ mod execute;
 mod operate;
 
 pub use admin::{MEMCACHED_VERSION, StatLines, stats};
-pub use execute::{Next, commit_value, execute, refuse, store_value};
+pub use execute::{Next, commit_value, execute, execute_get, refuse, store_value};
 pub use operate::{
     AutomoveCommand, CrawlerCommand, DumpCommand, DumpForm, LruCommand, Shutdown, Targets,
     start_dump, start_watch,

@@ -3,8 +3,10 @@
 
 use super::sasl::Login;
 use super::value::{BAD_CHUNK, LINE_END};
-use super::{Connection, Desk, OUTBOX_HIGH, State, write};
-use crate::command::{self, Admin, Command, Error, Replies, Reply, Say, Set, execute, store_value};
+use super::{Connection, Desk, OUTBOX_HIGH, Outbox, State, write};
+use crate::command::{
+    self, Admin, Command, Error, Get, Replies, Reply, Say, Set, execute, execute_get, store_value,
+};
 use crate::protocol::outbox::Progress;
 use crate::protocol::{Decoded, Decoder, Echo, Encoder};
 use crate::stats::ConnState;
@@ -138,6 +140,16 @@ impl Connection {
         Ok(done)
     }
 
+    /// Runs a get that came alone, without the ceremony of a batch.
+    #[inline]
+    pub(super) fn answer_get(&mut self, key: &[u8], hash: KeyHash, out: &mut Outbox, desk: &Desk) {
+        let Some(key) = Key::new(key) else { return };
+        self.yielded = false;
+        self.last_command = desk.store.clock().now();
+        let mut replies = Encoder::new(out, &Echo::LAST_GET);
+        execute_get(&desk.store, &desk.local, &Get::of(key), hash, &mut replies);
+    }
+
     fn decode<'a>(
         &mut self,
         buf: &'a [u8],
@@ -226,6 +238,9 @@ impl Connection {
                 let before = i.checked_sub(1).map(|before| &entries[before]);
                 let piped = before.map_or(desk.piped, is_piped);
                 self.start_stream(entry, piped, desk);
+            } else if let (Command::Get(get), Some(hash)) = (&entry.command, entry.hash) {
+                let mut replies = Encoder::new(&mut desk.outbox, &entry.echo);
+                execute_get(&desk.store, &desk.local, get, hash, &mut replies);
             } else if run_one(&entry.command, &entry.echo, entry.value, entry.hash, desk)
                 == command::Next::Close
             {

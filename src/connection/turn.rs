@@ -11,7 +11,7 @@ use crate::stats::Held;
 use crate::store::KeyHash;
 use crate::tls;
 use crate::watch::CloseReason;
-use log::debug;
+use log::{Level, debug, log_enabled};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::mem::{swap, take};
 use std::ops::Range;
@@ -43,6 +43,8 @@ enum Taken {
     Nothing,
     /// Some of the worker's input.
     Shared(Range<usize>),
+    /// One get and nothing else, as most reads bring of clients that wait for each answer.
+    Get { key: Range<usize>, hash: KeyHash },
     /// The connection's own.
     Own,
     /// No bytes, nor anything else: the client does not take what it was sent before.
@@ -63,18 +65,17 @@ impl Workspace {
         }
     }
 
-    /// Starts loading the index line for the first request of a turn.
-    fn look_ahead(&mut self, turn: usize) {
-        let turn = &mut self.turns[turn];
-        turn.ahead = None;
-        if self.several
-            && let Taken::Shared(range) = &turn.taken
-            && let Some(key) = guess::key(&self.input[range.clone()])
-        {
-            let hash = self.desk.store.hash(key);
-            self.desk.store.prefetch_line(hash);
-            turn.ahead = Some(hash);
-        }
+    /// Starts loading the index line for the first request of what was read, if there are several
+    /// turns; returns the hash of its key.
+    fn look_ahead(&self, taken: &Taken) -> Option<KeyHash> {
+        let hash = match taken {
+            _ if !self.several => return None,
+            Taken::Get { hash, .. } => *hash,
+            Taken::Shared(range) => self.desk.store.hash(guess::key(&self.input[range.clone()])?),
+            _ => return None,
+        };
+        self.desk.store.prefetch_line(hash);
+        Some(hash)
     }
 
     /// True where a connection can be read beside those that were since [`Workspace::begin_turns`].
@@ -94,12 +95,13 @@ impl Connection {
 
     /// The first part of a turn, which gets this number among those in step: reads once.
     pub fn take_in(&mut self, w: &mut Workspace, turn: usize) {
-        let taken = self.take(w);
-        w.turns[turn].taken = taken.unwrap_or_else(|e| {
+        let taken = self.take(w).unwrap_or_else(|e| {
             self.fail(&e, &mut w.desk);
             Taken::Nothing
         });
-        w.look_ahead(turn);
+        let ahead = w.look_ahead(&taken);
+        let turn = &mut w.turns[turn];
+        (turn.taken, turn.ahead) = (taken, ahead);
     }
 
     /// The second: runs what came. `alone` says that no other connection of this worker waits, so
@@ -107,18 +109,27 @@ impl Connection {
     pub fn work(&mut self, w: &mut Workspace, turn: usize, alone: bool) {
         let Workspace { input, desk, turns, .. } = w;
         let turn = &mut turns[turn];
-        swap(&mut desk.outbox, &mut turn.outbox);
         desk.local.log.attend(self.file() as i32);
-        desk.piped = false;
-        desk.room.answers = 0;
-        if let Err(e) = self.work_on(&turn.taken, input, desk, alone) {
-            self.fail(&e, desk);
+        if let Taken::Get { key, hash } = &turn.taken {
+            self.answer_get(&input[key.clone()], *hash, &mut turn.outbox, desk);
+        } else {
+            swap(&mut desk.outbox, &mut turn.outbox);
+            (desk.piped, desk.room.answers) = (false, 0);
+            if let Err(e) = self.work_on(&turn.taken, input, desk, alone) {
+                self.fail(&e, desk);
+            }
+            swap(&mut desk.outbox, &mut turn.outbox);
         }
-        swap(&mut desk.outbox, &mut turn.outbox);
-        let large = turn.outbox.capacity();
-        let large = if large > OUTBOX_KEPT { large } else { 0 };
+        if turn.outbox.capacity() > OUTBOX_KEPT {
+            self.hold_large(turn, desk);
+        }
+    }
+
+    /// Counts what an answer takes that is large; where there is no room, it is not sent.
+    #[cold]
+    fn hold_large(&mut self, turn: &mut Turn, desk: &Desk) {
         let buffers = &desk.store.stats().buffers;
-        if buffers.count(&mut turn.held, large) && !buffers.has(0) {
+        if buffers.count(&mut turn.held, turn.outbox.capacity()) && !buffers.has(0) {
             desk.local.counters.thread.response_obj_oom.bump();
             *turn.outbox = Outbox::default();
             self.state = State::Closing(CloseReason::Error);
@@ -187,7 +198,20 @@ impl Connection {
         (self.rest, self.rest_at) = (Vec::new(), 0);
         let from = w.taken;
         w.taken += held + got;
-        Ok(Taken::Shared(from..w.taken))
+        Ok(self.recognise(from..w.taken, w))
+    }
+
+    /// What was read: a get that came alone needs no batch.
+    fn recognise(&self, range: Range<usize>, w: &Workspace) -> Taken {
+        let get = match self.state {
+            State::Command if !w.desk.room.is_limited() && !log_enabled!(Level::Debug) => {
+                self.decoder.lone_get(&w.input[range.clone()])
+            }
+            _ => None,
+        };
+        let Some((at, key)) = get else { return Taken::Shared(range) };
+        let (from, hash) = (range.start + at, w.desk.store.hash(key));
+        Taken::Get { key: from..from + key.bytes().len(), hash }
     }
 
     /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
@@ -249,7 +273,7 @@ impl Connection {
 
     fn work_on(&mut self, taken: &Taken, input: &[u8], desk: &mut Desk, alone: bool) -> Result<()> {
         match taken {
-            Taken::Refused => return Ok(()),
+            Taken::Refused | Taken::Get { .. } => return Ok(()),
             Taken::Nothing => self.go_on_with_dump(desk),
             Taken::Own => self.resume(desk, alone)?,
             Taken::Shared(range) => {

@@ -16,12 +16,6 @@ pub fn key(buf: &[u8]) -> Option<Key<'_>> {
         let len = usize::from(u16::from_be_bytes([high, low]));
         return Key::new(buf.get(start..start + len)?);
     }
-    // A request that came alone ends with its key, mostly.
-    if let [b'g', b'e', b't', b' ', key @ .., b'\r', b'\n'] = buf
-        && key.len() <= Key::MAX
-    {
-        return Key::new(key);
-    }
     let verb = buf.iter().take(VERB_MAX).position(|&byte| byte == b' ')?;
     let rest = &buf[verb + 1..];
     let len = memchr3(b' ', b'\r', b'\n', &rest[..rest.len().min(Key::MAX + 1)])?;

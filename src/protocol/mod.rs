@@ -69,6 +69,9 @@ pub enum Echo<'a> {
 }
 
 impl Echo<'_> {
+    /// Of a classic get's only key.
+    pub const LAST_GET: Echo<'static> = Echo::Text(text::Echo::LAST);
+
     /// Bytes of the line end that follows a value.
     #[inline]
     pub fn value_end_len(&self) -> usize {
@@ -116,7 +119,14 @@ impl Decoder {
     pub fn single_get<'a>(&self, buf: &'a [u8]) -> Option<(Get<'a>, Echo<'a>, usize)> {
         let expected = matches!(self.mode, Mode::Text) && self.scanned == 0;
         let (key, used) = expected.then(|| text::single_get(buf))??;
-        Some((Get::of(key), Echo::Text(text::Echo::LAST), used))
+        Some((Get::of(key), Echo::LAST_GET, used))
+    }
+
+    /// The key of a get of one, where `buf` is that and nothing else, and where it starts.
+    #[inline(always)]
+    pub fn lone_get<'a>(&self, buf: &'a [u8]) -> Option<(usize, Key<'a>)> {
+        let (get, _, used) = self.single_get(buf)?;
+        (used == buf.len()).then_some((text::GET.len(), get.key))
     }
 
     /// Decodes one command from the front of `buf`. Never looks beyond its line, or its header,

@@ -68,9 +68,11 @@ impl Outbox {
     #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.pins.clear();
         self.sent = 0;
-        self.pinned = 0;
+        if !self.pins.is_empty() {
+            self.pins.clear();
+            self.pinned = 0;
+        }
     }
 
     /// Own bytes, to append to.

@@ -9,6 +9,8 @@ use crate::store::Key;
 use bumpalo::Bump;
 use memchr::memchr;
 
+/// What precedes the keys of a get.
+pub(super) const GET: &[u8] = b"get ";
 /// Most words after `delete`.
 const DELETE_ARGS_MAX: usize = 4;
 
@@ -97,7 +99,7 @@ fn split_key(text: &[u8]) -> (&[u8], &[u8]) {
 /// end.
 #[inline(always)]
 pub(super) fn single_get(buf: &[u8]) -> Option<(Key<'_>, usize)> {
-    let args = buf.strip_prefix(b"get ")?;
+    let args = buf.strip_prefix(GET)?;
     let end = lex::find_either(args, b' ', b'\n').filter(|end| args[*end] == b'\n')?;
     let key = Key::new(lex::without_end(&args[..=end]))?;
     Some((key, buf.len() - args.len() + end + 1))
