@@ -5,6 +5,7 @@
 //! As long as the limit lets more pages be taken, the next [`BYTES`] of them have their memory.
 //! What comes in small pages comes by itself, fast enough.
 
+use crate::ClassId;
 use crate::page::PageNo;
 use crate::slabs::Slabs;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -42,7 +43,7 @@ impl<P> Slabs<P> {
     /// something to do.
     pub fn look_ahead(&self) -> bool {
         let pages = self.ahead.pages.load(Relaxed);
-        if pages == 0 {
+        if pages == 0 || self.grain.is_small() {
             return false;
         }
         let (untouched, fresh) = self.pool.untouched();
@@ -68,10 +69,41 @@ impl<P> Slabs<P> {
     }
 }
 
+impl<P> Slabs<P> {
+    /// Bytes of pages that were ever taken.
+    pub fn bytes_touched(&self) -> u64 {
+        u64::from(self.pages_touched()) * u64::from(self.geometry().page_size())
+    }
+
+    /// Has the memory of pages that are taken from now on come in small pages of the system's, or
+    /// in huge ones again.
+    pub fn come_small(&self, small: bool) {
+        let touched = || self.words_of(PageNo(self.pages_touched())).start;
+        self.grain.come_small(small, &self.arena, touched);
+    }
+
+    /// True where [`Slabs::gather`] has something to do, now or later.
+    pub fn has_small(&self) -> bool {
+        self.grain.has_small()
+    }
+
+    /// Makes one huge page of small ones that are all in use; false where there are none by now.
+    pub fn gather(&self) -> bool {
+        // The last page that was taken may not be anybody's yet.
+        let touched = self.words_of(PageNo(self.pages_touched().saturating_sub(1))).start;
+        self.grain.gather(&self.arena, touched, |words| {
+            // The memory of one that was given back would be brought again.
+            let page_words = self.words_of(PageNo(0)).len();
+            let mut pages = words.start / page_words..words.end.div_ceil(page_words);
+            pages.all(|page| self.owner_of(PageNo(page as u32)) != ClassId(0))
+        })
+    }
+}
+
 #[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use super::*;
-    use crate::{ClassId, Geometry, Options};
+    use crate::{Geometry, Options};
 
     const PAGE: u32 = 64 << 10;
 

@@ -21,6 +21,7 @@
 mod ahead;
 mod class;
 mod geometry;
+mod grain;
 mod page;
 mod pool;
 mod restore;
@@ -33,6 +34,7 @@ mod words;
 
 pub use class::ClassGuard;
 pub use geometry::{ClassId, Geometry, GeometryError};
+pub use grain::Grain;
 pub use page::{PageNo, earliest_of};
 pub use restore::Restored;
 pub use slabs::{Options, Place, Slabs};

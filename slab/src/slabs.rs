@@ -3,6 +3,7 @@
 use crate::ahead::Ahead;
 use crate::class::{Class, ClassGuard, State};
 use crate::geometry::{ClassId, Geometry};
+use crate::grain::Grain;
 use crate::page::{PageNo, RECORD_WORDS, Record, earliest_of, note_class_deadline, note_deadline};
 use crate::pool::Pool;
 use crate::sync::Ordering::{Relaxed, SeqCst};
@@ -49,6 +50,7 @@ pub struct Slabs<P> {
     page_shift: u32,
     pub(crate) first_page_beyond_limit: bool,
     pub(crate) ahead: Ahead,
+    pub(crate) grain: Grain,
     waits: Waits,
     /// Pages that could not be taken because the file system of the arena's file has no room.
     pub(crate) refused: atomic::AtomicU64,
@@ -93,6 +95,7 @@ impl<P: Default> Slabs<P> {
         let first_page_beyond_limit = options.first_page_beyond_limit;
         let refused = atomic::AtomicU64::new(0);
         let ahead = Ahead::new(options.huge_pages, geometry.page_size());
+        let grain = Grain::new(&arena, options.huge_pages as usize * page_words);
         Ok(Slabs {
             geometry,
             arena,
@@ -102,6 +105,7 @@ impl<P: Default> Slabs<P> {
             page_shift,
             first_page_beyond_limit,
             ahead,
+            grain,
             waits: Waits::default(),
             refused,
         })

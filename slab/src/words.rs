@@ -39,6 +39,11 @@ struct InFile {
     has_relics: AtomicBool,
 }
 
+/// Words of a huge page, where the system's are of 2 MiB.
+pub(crate) const HUGE_WORDS: usize = (2 << 20) / 4;
+/// Since Linux 6.1; not every C library has it.
+#[cfg(not(any(loom, miri)))]
+const MADV_COLLAPSE: libc::c_int = 25;
 #[cfg(not(any(loom, miri)))]
 const READ_AND_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
@@ -153,6 +158,40 @@ impl Words {
     }
 }
 
+#[cfg(not(any(loom, miri)))]
+impl Words {
+    /// Asks for small pages.
+    pub fn small_pages(&self, range: Range<usize>) -> io::Result<()> {
+        self.map.advise_range(memmap2::Advice::NoHugePage, range.start * 4, range.len() * 4)
+    }
+
+    /// Moves what is in `range`, which is whole huge pages, to huge pages now. Whoever touches it
+    /// meanwhile waits.
+    pub fn gather(&self, range: Range<usize>) -> io::Result<()> {
+        self.huge_pages(range.clone())?;
+        let (from, len) = (self.address(range.start), self[range].len() * 4);
+        // SAFETY: the range lies within the mapping, which `self` owns, and what is there stays as
+        // it is.
+        if unsafe { libc::madvise(from, len, MADV_COLLAPSE) } == 0 {
+            return Ok(());
+        }
+        Err(io::Error::last_os_error())
+    }
+
+    /// True where small pages can be gathered: in memory without a file, on a system that is
+    /// allowed huge pages.
+    pub fn can_gather(&self) -> bool {
+        let modes = || std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+        self.file.is_none() && modes().is_ok_and(|modes| !modes.contains("[never]"))
+    }
+
+    /// Words before the first that a huge page can begin with.
+    pub fn to_huge_page(&self) -> usize {
+        let bytes = HUGE_WORDS * 4;
+        (bytes - self.address(0).addr() % bytes) % bytes / 4
+    }
+}
+
 #[cfg(any(loom, miri))]
 impl Words {
     pub fn reserve(len: usize) -> io::Result<Words> {
@@ -186,6 +225,22 @@ impl Words {
 
     pub fn huge_pages(&self, _: Range<usize>) -> io::Result<()> {
         Ok(())
+    }
+
+    pub fn small_pages(&self, _: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub fn gather(&self, _: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub fn can_gather(&self) -> bool {
+        false
+    }
+
+    pub fn to_huge_page(&self) -> usize {
+        0
     }
 }
 

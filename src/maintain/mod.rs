@@ -70,8 +70,9 @@ fn upkeep(store: &Store, stop: &AtomicBool) {
     }
 }
 
-/// Brings memory when it is called. A huge page is as much as 5 ms of work in one piece, so it is
-/// done in what time all others leave, and they interrupt it as they come.
+/// Brings memory when it is called, and gathers what came in small pages. A huge page is as much as
+/// 5 ms of work in one piece, so it is done in what time all others leave, and they interrupt it
+/// where the system lets them.
 fn prefault(store: &Store, stop: &AtomicBool) {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let this = thread_priority::thread_native_id();
@@ -80,9 +81,22 @@ fn prefault(store: &Store, stop: &AtomicBool) {
         warn!("memory is brought ahead at the priority of requests: {e}");
     }
     store.is_prefaulter();
+    let (start, mut watch, mut due) = (Instant::now(), Watch::default(), Duration::ZERO);
     while !stop.load(Relaxed) {
-        if !store.prefault() {
+        if store.prefault() {
+            continue;
+        }
+        if !store.has_small_pages() {
             park();
+            continue;
+        }
+        let now = start.elapsed();
+        let busy = watch.is_busy(store.stats().traffic(), now);
+        if busy && now < due || !store.gather() {
+            park_timeout(pacing::LOOK);
+        } else {
+            let end = start.elapsed();
+            due = end + pacing::rest_from_gathering(end - now);
         }
     }
 }

@@ -15,6 +15,11 @@ const REST_MAX: Duration = Duration::from_millis(100);
 /// Per cent of one core for what somebody waits for, also while clients are busy.
 const URGENT_PCT: u32 = 50;
 
+/// Between two looks at whether small pages may be gathered.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+/// Of a busy processor's time one part in so many: that many requests may have to wait for it.
+const GATHERING_SHARE: u32 = 1000;
+
 /// The server is idle once no client has come for so long: those that wait for one another's
 /// answers leave gaps of some hundred microseconds.
 const QUIET: Duration = Duration::from_millis(5);
@@ -55,6 +60,11 @@ pub(super) fn rest(pace: Pace, worked: Duration, busy: bool, share: u32) -> Dura
     };
     let share = share.clamp(1, 100);
     (worked * (100 - share) / share).min(REST_MAX)
+}
+
+/// How long to rest after having gathered for `worked` while clients are busy.
+pub(super) fn rest_from_gathering(worked: Duration) -> Duration {
+    worked * (GATHERING_SHARE - 1)
 }
 
 #[cfg(test)]

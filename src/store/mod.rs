@@ -28,6 +28,7 @@ mod file;
 mod flooding;
 mod flush;
 mod ghost;
+mod grain;
 mod held;
 mod index;
 mod knobs;
@@ -151,6 +152,7 @@ pub struct Store {
     upkeep: OnceLock<Thread>,
     /// The one that brings memory ahead, once there is one.
     prefaulter: OnceLock<Thread>,
+    intake: grain::Intake,
     /// -m as it is now, bytes.
     limit: AtomicU64,
     crawler: Crawler,
@@ -201,6 +203,7 @@ impl Store {
             mover: Mutex::default(),
             upkeep: OnceLock::new(),
             prefaulter: OnceLock::new(),
+            intake: grain::Intake::default(),
             limit: AtomicU64::new(settings.maxbytes),
             crawler: Crawler::default(),
             sizes: Mutex::new(Vec::new()),

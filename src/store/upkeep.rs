@@ -25,7 +25,7 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 9] = [
+const JOBS: [Job; 10] = [
     Store::keep_time,
     Store::apply_knobs,
     Store::tend_step,
@@ -34,6 +34,7 @@ const JOBS: [Job; 9] = [
     Store::move_step,
     Store::crawl_step,
     Store::reclaim_step,
+    Store::choose_grain,
     Store::call_prefaulter,
 ];
 

@@ -33,7 +33,7 @@ use line::{LIVE, LOCKED, Segment, tag_of};
 use nodes::Nodes;
 use plan::Plan;
 use slab::sync::{AtomicU32, AtomicU64, MODELLED, Ordering, fence, relax};
-use slab::{ChunkRef, Waits, Words};
+use slab::{ChunkRef, Grain, Waits, Words};
 use std::io;
 use std::time::Instant;
 
@@ -108,6 +108,7 @@ impl Geometry {
 
 pub struct Index {
     lines: Words,
+    grain: Grain,
     nodes: Nodes,
     geometry: AtomicU64,
     /// Lines at the start, which it never shrinks below.
@@ -146,8 +147,10 @@ impl Index {
         // Lines are read at random, so every small page costs a walk of the page table; a huge one
         // costs 2 MiB at the most. Where the system has none, small ones will do.
         let _ = line_words.huge_pages(0..line_words.len());
+        let grain = Grain::new(&line_words, line_words.len());
         Ok(Index {
             lines: line_words,
+            grain,
             nodes: Nodes::new(ceiling)?,
             geometry: AtomicU64::new(Geometry::settled(lines).0),
             floor,

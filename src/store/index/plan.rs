@@ -59,3 +59,21 @@ impl Index {
         true
     }
 }
+
+impl Index {
+    /// Has the memory of lines to come come in small pages of the system's, or in huge ones again.
+    pub fn come_small(&self, small: bool) {
+        let lines = || self.planned().map_or(self.len(), |_| self.plan.next.load(Relaxed));
+        self.grain.come_small(small, &self.lines, || lines() as usize * LINE_WORDS);
+    }
+
+    /// True where [`Index::gather_memory`] has something to do, now or later.
+    pub fn has_small(&self) -> bool {
+        self.grain.has_small()
+    }
+
+    /// Makes one huge page of small ones that are all in use; false where there are none by now.
+    pub fn gather_memory(&self) -> bool {
+        self.grain.gather(&self.lines, self.len() as usize * LINE_WORDS, |_| true)
+    }
+}
