@@ -27,7 +27,7 @@ const ITEMS_PER_SLEEP: u32 = 1000;
 /// Longest rest of a crawl that is waited for.
 const NAP_MAX: Duration = Duration::from_millis(1);
 /// Lines that a crawl looks at in one step: some tens of microseconds of work.
-const LINES_PER_STEP: u32 = 32;
+const LINES_PER_STEP: u32 = 16;
 
 /// Slab classes to walk: all, or those that are true by their id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +215,7 @@ impl Store {
         let (mut line, span) = shard.index.lock_span(job.place.upper as u32);
         let horizon = self.horizon();
         wanted_of(shard, &line, &job.classes, &mut job.chunks);
+        job.chunks.iter().for_each(|chunk| shard.item(*chunk).prefetch());
         for chunk in job.chunks.drain(..) {
             let class = shard.slabs.class_of(chunk);
             let left = &mut job.left[class.index()];
