@@ -24,6 +24,17 @@ pub(super) struct Draft<'a> {
     pub bits: u32,
 }
 
+impl Draft<'_> {
+    /// The shape of the item, if it is a narrow one.
+    pub fn narrow_shape(&self) -> Shape {
+        let Plan { key_len, value_len, exptime, client_flags, cas, .. } = self.plan;
+        let bit = |has: bool, bit: u32| if has { bit } else { 0 };
+        let fields =
+            bit(exptime, Shape::EXPTIME) | bit(client_flags, Shape::FLAGS) | bit(cas, Shape::CAS);
+        Shape::narrow(key_len, value_len, self.bits | fields)
+    }
+}
+
 impl Shard {
     /// A plan as it can be carried out here.
     pub fn settled(&self, plan: Plan) -> Plan {

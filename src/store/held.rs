@@ -48,21 +48,36 @@ impl Store {
 }
 
 impl<'a> Held<'a> {
+    /// The item of the key, if it is alive; nothing is done to one that is not.
+    #[inline]
+    pub fn peek(&self, key: Key<'_>) -> Option<Found<'a>> {
+        let found = self.locate(key)?;
+        let (flushed, deadline) =
+            (self.horizon.flushed(found.standing), found.item.deadline(found.shape));
+        (!flushed && !self.horizon.expired(deadline)).then_some(found)
+    }
+
+    /// The item of the key, alive or not.
+    #[inline]
+    fn locate(&self, key: Key<'_>) -> Option<Found<'a>> {
+        let shard = self.shard;
+        let (slot, chunk) = self.line.find(|chunk| {
+            let item = shard.item(chunk);
+            item.key_is(item.shape(), key.bytes())
+        })?;
+        let item = shard.item(chunk);
+        Some(Found { slot, chunk, item, shape: item.shape(), standing: item.standing() })
+    }
+
     /// The live item of the key. A dead one is unlinked, counted and freed.
     pub fn find(&mut self, key: Key<'_>, purpose: Purpose) -> Option<Found<'a>> {
         let shard = self.shard;
         let (log, name) = (&self.l.log, key.bytes());
-        let found = self.line.find(|chunk| {
-            let item = shard.item(chunk);
-            item.key_is(item.shape(), name)
-        });
-        let Some((slot, chunk)) = found else {
+        let Some(found) = self.locate(key) else {
             log.missed(name, Got::NotFound);
             return None;
         };
-        let item = shard.item(chunk);
-        let (shape, standing) = (item.shape(), item.standing());
-        let found = Found { slot, chunk, item, shape, standing };
+        let Found { chunk, item, shape, standing, .. } = found;
         let flushed = self.horizon.flushed(standing);
         if !flushed && !self.horizon.expired(item.deadline(shape)) {
             log.got(name, Got::Found, || (shard.class_id(chunk), item.value_len(shape)));

@@ -35,6 +35,7 @@ mod knobs;
 mod least;
 mod limit;
 mod mover;
+mod overwrite;
 mod pins;
 mod prefault;
 mod read;

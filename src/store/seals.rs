@@ -101,6 +101,12 @@ impl Shard {
         changed
     }
 
+    /// True where items are sealed, as in a memory file.
+    #[inline]
+    pub fn has_seals(&self) -> bool {
+        self.rules.seals != Seals::NONE
+    }
+
     /// True where a linked item's value may not be written over: one store must do, and no seal
     /// speak of it.
     #[inline]

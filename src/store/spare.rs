@@ -116,17 +116,18 @@ mod tests {
         let store = Store::new(Arc::new(Settings::default()), clock).expect("a store");
         let l = store.local();
         let kept = || l.spare.kept.get().map(|kept| kept.chunk);
+        // Of one class; those of one length would be written over.
         set(&store, &l, 100);
-        set(&store, &l, 100);
+        set(&store, &l, 101);
         assert_eq!(kept(), None, "not outside a batch");
         store.begin_batch(&l);
         set(&store, &l, 100);
         let first = kept().expect("the one that was replaced");
-        set(&store, &l, 100);
+        set(&store, &l, 101);
         let second = kept().expect("the next");
         assert_ne!(first, second, "the first was used");
         // Others have no use for it. One that takes a page has it freed first.
-        for len in [300, 20_000, 100, 300, 100] {
+        for len in [300, 20_000, 100, 300, 100, 101] {
             set(&store, &l, len);
         }
         assert!(kept().is_some());

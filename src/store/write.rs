@@ -58,6 +58,9 @@ impl Store {
             self.admit_piece(l, shard, set, hash)?;
             return self.append(l, set, hash, Piece::Bytes(value));
         }
+        if let Some(outcome) = self.overwrite(l, set, hash, value) {
+            return Ok(outcome);
+        }
         let chunk = self.draft_set(l, shard, set, hash)?;
         shard.writer(chunk).put(value);
         Ok(self.commit_chunk(l, set, hash, chunk))
@@ -94,14 +97,8 @@ impl Store {
         Ok(self.commit_chunk(l, set, hash, chunk))
     }
 
-    /// Reserves the item of a storage command, or refuses it.
-    fn draft_set(
-        &self,
-        l: &Local,
-        shard: &Shard,
-        set: &Set<'_>,
-        hash: KeyHash,
-    ) -> Result<ChunkRef, Refusal> {
+    /// The item of a storage command.
+    pub(super) fn draft_for<'a>(&self, set: &Set<'a>) -> Draft<'a> {
         let deadline = self.clock.deadline(set.exptime);
         let plan = Plan {
             key_len: set.key.bytes().len(),
@@ -113,13 +110,19 @@ impl Store {
             wide: false,
         };
         let bits = self.bits_for(deadline, set.binary_key);
-        let draft = Draft {
-            key: set.key.bytes(),
-            plan,
-            deadline: deadline.0,
-            client_flags: set.client_flags,
-            bits,
-        };
+        let (key, client_flags) = (set.key.bytes(), set.client_flags);
+        Draft { key, plan, deadline: deadline.0, client_flags, bits }
+    }
+
+    /// Reserves the item of a storage command, or refuses it.
+    fn draft_set(
+        &self,
+        l: &Local,
+        shard: &Shard,
+        set: &Set<'_>,
+        hash: KeyHash,
+    ) -> Result<ChunkRef, Refusal> {
+        let draft = self.draft_for(set);
         let made = shard.draft(l, &draft, self.horizon());
         match made {
             Ok(chunk) => {
