@@ -69,9 +69,9 @@ impl Outbox {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;
+        self.pinned = 0;
         if !self.pins.is_empty() {
             self.pins.clear();
-            self.pinned = 0;
         }
     }
 
