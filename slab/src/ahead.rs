@@ -8,6 +8,7 @@
 use crate::ClassId;
 use crate::page::PageNo;
 use crate::slabs::Slabs;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Bytes of pages that have their memory before they are taken.
@@ -91,12 +92,15 @@ impl<P> Slabs<P> {
     pub fn gather(&self) -> bool {
         // The last page that was taken may not be anybody's yet.
         let touched = self.words_of(PageNo(self.pages_touched().saturating_sub(1))).start;
-        self.grain.gather(&self.arena, touched, |words| {
-            // The memory of one that was given back would be brought again.
-            let page_words = self.words_of(PageNo(0)).len();
-            let mut pages = words.start / page_words..words.end.div_ceil(page_words);
-            pages.all(|page| self.owner_of(PageNo(page as u32)) != ClassId(0))
-        })
+        // The memory of one that was given back would be brought again.
+        self.grain.gather(&self.arena, touched, |words| self.are_owned(words))
+    }
+
+    /// True where classes own all the pages that these words are of.
+    pub(crate) fn are_owned(&self, words: Range<usize>) -> bool {
+        let page_words = self.words_of(PageNo(0)).len();
+        let mut pages = words.start / page_words..words.end.div_ceil(page_words);
+        pages.all(|page| self.owner_of(PageNo(page as u32)) != ClassId(0))
     }
 }
 

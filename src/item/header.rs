@@ -54,6 +54,12 @@ impl Standing {
         )
     }
 
+    /// Of a new item in this one's place, stored at `second`: the counter is inherited.
+    #[inline]
+    pub fn stored_over(self, second: u32) -> Standing {
+        Standing::linked(self.counter(), self.second_from(second))
+    }
+
     #[inline]
     pub fn state(self) -> State {
         match self.0 >> STATE_SHIFT {

@@ -119,8 +119,7 @@ impl<'a> Held<'a> {
         let item = self.shard.item(chunk);
         self.shard.seal(self.l, chunk, self.horizon);
         // The newcomer inherits its predecessor's counter and place.
-        let second = old.standing.second_from(self.horizon.stamp);
-        item.set_standing(Standing::linked(old.standing.counter(), second));
+        item.set_standing(old.standing.stored_over(self.horizon.stamp));
         self.shard.inherit_queue(self.l, chunk, old.shape);
         self.shard.note_deadline(chunk);
         self.line.replace(old.slot, chunk);

@@ -11,7 +11,7 @@ use super::held::{Found, Held};
 use super::requests::{Set, SetMode};
 use super::types::{KeyHash, Local, Outcome};
 use crate::config::Eviction;
-use crate::item::{NARROW_MAX, Shape, Standing};
+use crate::item::{NARROW_MAX, Shape};
 use crate::watch::{Got, Stored};
 
 impl Store {
@@ -65,8 +65,7 @@ impl Held<'_> {
         if let Some(cas) = cas {
             self.shard.put_cas(old.chunk, cas);
         }
-        let second = old.standing.second_from(self.horizon.stamp);
-        old.item.set_standing(Standing::linked(old.standing.counter(), second));
+        old.item.set_standing(old.standing.stored_over(self.horizon.stamp));
     }
 }
 
