@@ -55,9 +55,9 @@ pub fn execute_get(
 ) {
     let key = get.key;
     // Two visitors, so that the first is compiled into the look.
-    let hit = store
-        .look(local, get, hash, |hit| replies.hit(key, hit))
-        .unwrap_or_else(|| store.get_locked(local, get, hash, |hit| replies.hit(key, hit)));
+    let hit = store.look(local, get, hash, |hit| replies.hit(key, hit)).unwrap_or_else(|blocked| {
+        store.get_blocked(local, get, hash, blocked, |hit| replies.hit(key, hit))
+    });
     found(store, key, hit, replies);
 }
 

@@ -2,6 +2,7 @@
 
 use super::evict::BUMP_INTERVAL;
 use super::held::{Found, Held, Purpose};
+use super::index::Blocked;
 use super::pins::Pin;
 use super::requests::{Fetch, Get};
 use super::shard::Shard;
@@ -13,8 +14,11 @@ use crate::item::{Item, Shape, Standing, State};
 use crate::stats::ClassCounters;
 use crate::watch::Got;
 use slab::ChunkRef;
+use slab::sync::MODELLED;
 use std::sync::Arc;
 
+/// Looks without a lock that writers may spoil.
+const LOOKS_MAX: u32 = if MODELLED { 1 } else { 4 };
 /// Accesses of late that make an item WARM.
 pub(super) const WARM_FROM: u32 = 2;
 
@@ -124,8 +128,8 @@ impl std::fmt::Debug for Hit<'_> {
 }
 
 impl Store {
-    /// Reads a key; `visit` gets the item, maybe twice, of which the last is true. False: not found
-    /// (and counted).
+    /// Reads a key; `visit` gets the item, maybe several times, of which the last is true. False:
+    /// not found (and counted).
     pub fn get(
         self: &Arc<Self>,
         l: &Local,
@@ -134,12 +138,11 @@ impl Store {
         mut visit: impl FnMut(Hit<'_>),
     ) -> bool {
         let found = self.look(l, get, hash, &mut visit);
-        found.unwrap_or_else(|| self.get_locked(l, get, hash, visit))
+        found.unwrap_or_else(|blocked| self.get_blocked(l, get, hash, blocked, visit))
     }
 
-    /// Reads a key without a lock, if it can: `visit` gets the item. `Some(false)`: not found (and
-    /// counted). `None`: it takes a lock, see [`Store::get_locked`], and what `visit` did must be
-    /// forgotten.
+    /// Reads a key without a lock, if it can: `visit` gets the item. False: not found (and
+    /// counted). An error: go on by [`Store::get_blocked`], and what `visit` did must be forgotten.
     #[inline]
     pub fn look(
         self: &Arc<Self>,
@@ -147,12 +150,12 @@ impl Store {
         get: &Get<'_>,
         hash: KeyHash,
         visit: impl FnMut(Hit<'_>),
-    ) -> Option<bool> {
+    ) -> Result<bool, Blocked> {
         self.look_for(l, get, hash, 0, visit)
     }
 
     /// The same. `need`: bits that the item must have.
-    #[inline]
+    #[inline(always)]
     fn look_for(
         self: &Arc<Self>,
         l: &Local,
@@ -160,7 +163,7 @@ impl Store {
         hash: KeyHash,
         need: u32,
         mut visit: impl FnMut(Hit<'_>),
-    ) -> Option<bool> {
+    ) -> Result<bool, Blocked> {
         let shard_no = self.shard_no(hash);
         let shard = self.shard_at(shard_no);
         let horizon = self.horizon();
@@ -173,10 +176,10 @@ impl Store {
         })?;
         let Some((chunk, item, shape)) = found else {
             if !shard.index.is_as_seen(seen) {
-                return None;
+                return Err(Blocked::Writer);
             }
             self.count_miss(l, shard, get.key, hash);
-            return Some(false);
+            return Ok(false);
         };
         let hit = Hit::new(self, (shard_no, chunk), item, shape, get, horizon.now);
         let standing = hit.standing;
@@ -185,11 +188,11 @@ impl Store {
         let plain =
             standing.state() == State::Linked && !shape.has(Shape::WIDE) && shape.0 & need == need;
         if !plain || marked || dead {
-            return None;
+            return Err(Blocked::Lock);
         }
         visit(hit);
         if !shard.index.is_as_seen(seen) {
-            return None;
+            return Err(Blocked::Writer);
         }
         let id = shard.slabs.class_of(chunk);
         let class = shard.class_counters(l, id);
@@ -202,7 +205,29 @@ impl Store {
         }
         shard.count_hit(class, shape, standing);
         l.log.got(get.key.bytes(), Got::Found, || (id.0.into(), shape.narrow_len()));
-        Some(true)
+        Ok(true)
+    }
+
+    /// The same once more where a writer was in the way, and waits for it: who takes the lock where
+    /// many read and few write makes the others take it, too, each in turn.
+    #[cold]
+    fn look_again(
+        self: &Arc<Self>,
+        l: &Local,
+        get: &Get<'_>,
+        hash: KeyHash,
+        need: u32,
+        mut visit: impl FnMut(Hit<'_>),
+    ) -> Option<bool> {
+        for _ in 0..LOOKS_MAX {
+            self.shard_of(hash).index.await_writer(hash.0);
+            match self.look_for(l, get, hash, need, &mut visit) {
+                Ok(found) => return Some(found),
+                Err(Blocked::Lock) => return None,
+                Err(Blocked::Writer) => {}
+            }
+        }
+        None
     }
 
     #[cold]
@@ -212,10 +237,28 @@ impl Store {
         l.log.missed(key.bytes(), Got::NotFound);
     }
 
-    /// Reads a key with its line locked; `visit` gets the item. False: not found (and counted).
+    /// Reads a key that a look was [`Blocked`] for; `visit` gets the item, maybe several times, of
+    /// which the last is true. False: not found (and counted).
     #[cold]
     #[inline(never)]
-    pub fn get_locked(
+    pub fn get_blocked(
+        self: &Arc<Self>,
+        l: &Local,
+        get: &Get<'_>,
+        hash: KeyHash,
+        blocked: Blocked,
+        mut visit: impl FnMut(Hit<'_>),
+    ) -> bool {
+        if blocked == Blocked::Writer
+            && let Some(found) = self.look_again(l, get, hash, 0, &mut visit)
+        {
+            return found;
+        }
+        self.get_locked(l, get, hash, visit)
+    }
+
+    /// The same with its line locked: `visit` runs once at the most.
+    fn get_locked(
         self: &Arc<Self>,
         l: &Local,
         get: &Get<'_>,
@@ -254,11 +297,15 @@ impl Store {
         let get = &fetch.get;
         let changes = fetch.touch.is_some() || fetch.vivify.is_some() || fetch.recache.is_some();
         let need = if self.use_cas { Shape::CAS } else { 0 };
-        if fetch.cas
-            && !changes
-            && let Some(found) = self.look_for(l, get, hash, need, &mut visit)
-        {
-            return found;
+        if fetch.cas && !changes {
+            let found = match self.look_for(l, get, hash, need, &mut visit) {
+                Ok(found) => Some(found),
+                Err(Blocked::Writer) => self.look_again(l, get, hash, need, &mut visit),
+                Err(Blocked::Lock) => None,
+            };
+            if let Some(found) = found {
+                return found;
+            }
         }
         let mut held = self.hold(l, hash);
         let found = held.find(get.key, Purpose::Read);
@@ -492,5 +539,63 @@ fn count_fetch_miss(l: &Local, fetch: &Fetch<'_>) {
         l.counters.thread.touch_misses.bump();
     } else {
         l.counters.thread.get_misses.bump();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::store::testing::Bench;
+    use std::thread;
+
+    fn key() -> Key<'static> {
+        Key::new(b"key").expect("a short key")
+    }
+
+    fn look(b: &Bench, meta: bool) -> Result<bool, Blocked> {
+        let get = Get { meta, ..Get::of(key()) };
+        b.store.look(&b.local, &get, b.store.hash(key()), |_| ())
+    }
+
+    #[test]
+    fn what_blocks_a_look_is_told() {
+        let b = Bench::new(Settings::default());
+        assert_eq!(look(&b, false), Err(Blocked::Lock), "of a line that never had a writer");
+        b.set("key", 10);
+        assert_eq!(look(&b, false), Ok(true));
+        let held = b.store.hold(&b.local, b.store.hash(key()));
+        assert_eq!(look(&b, false), Err(Blocked::Writer));
+        drop(held);
+        b.set("key", 100_000);
+        assert_eq!(look(&b, false), Err(Blocked::Lock), "of a large item");
+        b.set("key", 10);
+        b.delete_as("key", true);
+        assert_eq!(look(&b, true), Err(Blocked::Lock), "of a stale item");
+        b.delete("key");
+        assert_eq!(look(&b, false), Ok(false));
+    }
+
+    #[test]
+    fn a_get_waits_for_who_has_its_line() {
+        let b = Bench::new(Settings::default());
+        b.set("key", 10);
+        let hash = b.store.hash(key());
+        let mut held = b.store.hold(&b.local, hash);
+        thread::scope(|scope| {
+            let got = scope.spawn(|| {
+                let mut lengths = Vec::new();
+                let local = b.store.local();
+                let visit = |hit: Hit<'_>| lengths.push(hit.value_len());
+                assert!(b.store.get(&local, &Get::of(key()), hash, visit));
+                lengths
+            });
+            let found = held.find(key(), Purpose::Write).expect("an item");
+            found.item.put_value(found.shape, 0, b"0123456789");
+            held.line.dirty();
+            drop(held);
+            assert_eq!(got.join().expect("no panic").last(), Some(&10));
+        });
+        b.validate();
     }
 }

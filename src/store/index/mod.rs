@@ -47,10 +47,21 @@ const NODES_READ_MAX: usize = 64;
 /// Further looks at a line that somebody holds, where it is only tried: a hit that notes its access
 /// holds one for some nanoseconds.
 const SPINS_MAX: u32 = if MODELLED { 1 } else { 32 };
+/// How long a reader waits for a writer of its line before it asks for the lock itself.
+const WRITE_SPINS: u32 = if MODELLED { 1 } else { 63 };
 /// Most lines an index can have.
 pub const LINES_MAX: u32 = (1 << 26) - LINE_STEP;
 /// Bytes of a line, without nodes.
 pub const LINE_BYTES: u64 = LINE_WORDS as u64 * 4;
+
+/// Why a look without the lock has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// A writer has the line, or had it meanwhile: it is worth another look.
+    Writer,
+    /// What is looked for is to be had with the lock only.
+    Lock,
+}
 
 /// Where each hash belongs, in one word: lines before and after a change of their number, in steps,
 /// and the boundary. While the index grows, what the old number puts below the boundary is still
@@ -339,21 +350,33 @@ impl Index {
         &self.waits
     }
 
+    /// Waits while a writer has a hash's line, but not for long.
+    pub fn await_writer(&self, hash: u64) {
+        let line = self.geometry().line(hash);
+        let mut spins = 0;
+        while self.line_words(line)[0].load(Relaxed) & LOCKED != 0 && spins < WRITE_SPINS {
+            relax(&mut spins);
+        }
+    }
+
     /// Looks without the lock: `look` is given each chunk that could be the key's until it answers.
-    /// `None` says that a writer has the line. An answer, and that there is none, holds where the
-    /// line still [is as it was seen](Index::is_as_seen) after all that was read for it.
+    /// An answer, and that there is none, holds where the line still
+    /// [is as it was seen](Index::is_as_seen) after all that was read for it.
     #[inline]
     pub fn look<T>(
         &self,
         hash: u64,
         mut look: impl FnMut(ChunkRef) -> Option<T>,
-    ) -> Option<(Option<T>, Seen)> {
+    ) -> Result<(Option<T>, Seen), Blocked> {
         let geometry = self.geometry();
         let line = geometry.line(hash);
         let words = self.line_words(line);
         let version = words[0].load(Acquire);
-        if version & (LOCKED | LIVE) != LIVE || !self.is_at(hash, line, geometry) {
-            return None;
+        if version & (LOCKED | LIVE) != LIVE {
+            return Err(if version & LOCKED == 0 { Blocked::Lock } else { Blocked::Writer });
+        }
+        if !self.is_at(hash, line, geometry) {
+            return Err(Blocked::Writer);
         }
         let tag = tag_of(hash);
         let mut segment = Segment::of_line(words);
@@ -365,12 +388,14 @@ impl Index {
             // A chain that is being changed may lead in circles; a long one is read with the lock.
             steps += 1;
             match segment.link() {
-                Some(node) if steps < NODES_READ_MAX => segment = self.nodes.segment(node)?,
-                Some(_) => return None,
+                Some(node) if steps < NODES_READ_MAX => {
+                    segment = self.nodes.segment(node).ok_or(Blocked::Writer)?;
+                }
+                Some(_) => return Err(Blocked::Lock),
                 None => break None,
             }
         };
-        Some((found, Seen { line, version }))
+        Ok((found, Seen { line, version }))
     }
 
     /// True where no writer came since, so that what was read in between is true.
