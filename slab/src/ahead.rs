@@ -83,17 +83,19 @@ impl<P> Slabs<P> {
         self.grain.come_small(small, &self.arena, touched);
     }
 
-    /// True where [`Slabs::gather`] has something to do, now or later.
-    pub fn has_small(&self) -> bool {
-        self.grain.has_small()
-    }
-
-    /// Makes one huge page of small ones that are all in use; false where there are none by now.
-    pub fn gather(&self) -> bool {
+    /// Notes what came in small pages and is all in use, a huge page of it; true where there is
+    /// some that was not noted before.
+    pub fn note_small(&self) -> bool {
         // The last page that was taken may not be anybody's yet.
         let touched = self.words_of(PageNo(self.pages_touched().saturating_sub(1))).start;
-        // The memory of one that was given back would be brought again.
-        self.grain.gather(&self.arena, touched, |words| self.are_owned(words))
+        self.grain.note_due(touched, |words| self.are_owned(words))
+    }
+
+    /// Makes a huge page of what was noted, if it still is in use: the memory of a page that was
+    /// given back would be brought again. False where nothing is. One thread alone may call it, and
+    /// takes no lock.
+    pub fn gather(&self) -> bool {
+        self.grain.gather(&self.arena, |words| self.are_owned(words))
     }
 
     /// True where classes own all the pages that these words are of.

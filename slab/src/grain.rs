@@ -9,11 +9,22 @@ use crate::sync::Mutex;
 use crate::words::{HUGE_WORDS, Words};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// No block is due.
+const NONE: u32 = 0;
+/// The block that is due was not wanted any more.
+const REFUSED: u32 = 1 << 31;
 
 /// How the memory of some words comes that are touched from the first to the last. Each method is
 /// to be given the same words, and how many of them were touched.
+///
+/// One thread decides, another one gathers, and takes no lock for it: others would wait for one
+/// that has no haste.
 pub struct Grain {
     state: Mutex<State>,
+    /// The block to gather and 1, or [`NONE`]; maybe [`REFUSED`].
+    due: AtomicU32,
     /// Words before the first block.
     offset: usize,
     /// Blocks of a huge page's size.
@@ -26,24 +37,29 @@ struct State {
     small_from: Option<u32>,
     /// Blocks before it that did and are not gathered yet, in order.
     left: VecDeque<Range<u32>>,
+    /// Those of which a page was nobody's when it was their turn.
+    skipped: VecDeque<u32>,
 }
 
 impl State {
     /// The next block to gather, of those below `whole`.
     fn next(&mut self, whole: u32) -> Option<u32> {
-        let Some(range) = self.left.front_mut() else {
-            let from = self.small_from.as_mut().filter(|from| **from < whole)?;
-            *from += 1;
-            return Some(*from - 1);
-        };
-        if range.start >= whole {
-            return None;
-        }
+        self.next_left(whole).or_else(|| self.next_new(whole)).or_else(|| self.skipped.pop_front())
+    }
+
+    fn next_left(&mut self, whole: u32) -> Option<u32> {
+        let range = self.left.front_mut().filter(|range| range.start < whole)?;
         let block = range.next();
         if range.start == range.end {
             self.left.pop_front();
         }
         block
+    }
+
+    fn next_new(&mut self, whole: u32) -> Option<u32> {
+        let from = self.small_from.as_mut().filter(|from| **from < whole)?;
+        *from += 1;
+        Some(*from - 1)
     }
 }
 
@@ -53,7 +69,7 @@ impl Grain {
         let offset = words.to_huge_page();
         let blocks = huge.saturating_sub(offset) / HUGE_WORDS;
         let blocks = if words.can_gather() { blocks as u32 } else { 0 };
-        Grain { state: Mutex::new(State::default()), offset, blocks }
+        Grain { state: Mutex::default(), due: AtomicU32::new(NONE), offset, blocks }
     }
 
     /// Has memory that is touched from now on come in small pages, or in huge ones again.
@@ -81,29 +97,44 @@ impl Grain {
         self.state.lock().small_from.is_some()
     }
 
-    /// True where [`Grain::gather`] has something to do, now or later.
-    pub fn has_small(&self) -> bool {
-        let state = self.state.lock();
-        state.small_from.is_some() || !state.left.is_empty()
+    /// Notes the next block whose words were all touched; true where there is one that was not
+    /// noted before. Those that are not `wanted` are asked about again after all others.
+    pub fn note_due(&self, touched: usize, wanted: impl FnOnce(Range<usize>) -> bool) -> bool {
+        let due = self.due.load(Relaxed);
+        if due != NONE && due & REFUSED == 0 {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if due != NONE {
+            state.skipped.push_back((due & !REFUSED) - 1);
+            self.due.store(NONE, Relaxed);
+        }
+        let whole = touched.saturating_sub(self.offset) / HUGE_WORDS;
+        let Some(block) = state.next(self.blocks.min(whole as u32)) else { return false };
+        let wanted = wanted(self.words_of(block..block + 1));
+        if wanted {
+            self.due.store(block + 1, Relaxed);
+        } else {
+            state.skipped.push_back(block);
+        }
+        wanted
     }
 
-    /// Makes one huge page of small ones, whoever is reading or writing in them; false where there
-    /// are none by now that were all touched. Those that are not `wanted` stay as they are.
-    pub fn gather(
-        &self,
-        words: &Words,
-        touched: usize,
-        wanted: impl FnOnce(Range<usize>) -> bool,
-    ) -> bool {
-        let whole = touched.saturating_sub(self.offset) / HUGE_WORDS;
-        let next = self.state.lock().next(self.blocks.min(whole as u32));
-        let Some(block) = next else { return false };
-        let block = self.words_of(block..block + 1);
-        if wanted(block.clone()) {
+    /// Makes one huge page of the small ones of the block that was noted, whoever is reading or
+    /// writing in them, if it still is `wanted`; false where none is. One thread alone may call it.
+    pub fn gather(&self, words: &Words, wanted: impl FnOnce(Range<usize>) -> bool) -> bool {
+        let due = self.due.load(Relaxed);
+        if due == NONE || due & REFUSED != 0 {
+            return false;
+        }
+        let block = self.words_of(due - 1..due);
+        let wanted = wanted(block.clone());
+        if wanted {
             // What cannot be done now, the system does by and by.
             let _ = words.gather(block);
         }
-        true
+        self.due.store(if wanted { NONE } else { due | REFUSED }, Relaxed);
+        wanted
     }
 
     fn words_of(&self, blocks: Range<u32>) -> Range<usize> {
@@ -152,7 +183,7 @@ mod tests {
     }
 
     fn gather(slabs: &Slabs<()>) -> usize {
-        std::iter::from_fn(|| slabs.gather().then_some(())).count()
+        std::iter::from_fn(|| (slabs.note_small() && slabs.gather()).then_some(())).count()
     }
 
     /// Bytes of the arena in huge pages, as the system counts them.
@@ -181,7 +212,7 @@ mod tests {
             return;
         }
         slabs.come_small(true);
-        assert!(!slabs.gather() && !slabs.look_ahead());
+        assert!(!slabs.note_small() && !slabs.gather() && !slabs.look_ahead());
         fill(&slabs, 9);
         assert_eq!(huge_bytes(&slabs), 0);
         let gathered = gather(&slabs);
@@ -192,8 +223,7 @@ mod tests {
         fill(&slabs, 6);
         assert!(huge_bytes(&slabs) >= before);
         // What was begun in small pages was left.
-        assert!(slabs.has_small());
-        assert_eq!((gather(&slabs), gather(&slabs), slabs.has_small()), (1, 0, false));
+        assert_eq!((gather(&slabs), gather(&slabs)), (1, 0));
         let filled = slabs.words_of(PageNo(0)).start..slabs.words_of(PageNo(15)).start;
         let same = |word: usize| slabs.words()[word].load(Relaxed) == word as u32;
         assert!(filled.into_iter().all(same));
@@ -208,6 +238,9 @@ mod tests {
         let blocks = slabs.grain.blocks.min(6);
         let owned = |block| slabs.are_owned(slabs.grain.words_of(block..block + 1));
         assert!((0..blocks).all(owned));
+        if blocks > 0 {
+            assert!(slabs.note_small());
+        }
         let mut class = slabs.lock(ClassId(1));
         // Each block keeps some that are in use.
         for page in class.pages().to_vec().into_iter().filter(|page| page.0 % 2 == 0) {
@@ -215,16 +248,37 @@ mod tests {
         }
         drop(class);
         assert!(!(0..blocks).any(owned));
-        gather(&slabs);
-        assert_eq!(huge_bytes(&slabs), 0);
+        // Nor is the one that was noted when it was whole.
+        assert!(!slabs.gather());
+        assert_eq!((gather(&slabs), huge_bytes(&slabs)), (0, 0));
+    }
+
+    #[test]
+    fn a_block_is_gathered_once_it_is_whole() {
+        let grain =
+            Grain { blocks: 3, offset: 0, due: AtomicU32::new(NONE), state: Mutex::default() };
+        grain.state.lock().small_from = Some(0);
+        let words = Words::reserve(3 * HUGE_WORDS).expect("address space");
+        let all = 3 * HUGE_WORDS;
+        let first = |block: Range<usize>| block.start == 0;
+        let others = |block: Range<usize>| block.start > 0;
+        assert!(!grain.note_due(all, others), "the first is passed over");
+        assert!(grain.note_due(all, |_| true) && !grain.note_due(all, |_| true), "one at a time");
+        assert!(!grain.gather(&words, |_| false) && !grain.gather(&words, |_| true), "refused");
+        assert!(grain.note_due(all, others), "the third");
+        assert!(grain.gather(&words, others));
+        assert!(grain.note_due(all, first) && grain.gather(&words, first));
+        assert!(grain.note_due(all, others) && grain.gather(&words, others));
+        assert!(!grain.note_due(all, |_| true) && !grain.gather(&words, |_| true));
     }
 
     #[test]
     fn blocks_are_gathered_once_in_order() {
-        let mut state = State { small_from: Some(9), left: [2..4, 6..7].into() };
+        let left = [2..4, 6..7].into();
+        let mut state = State { small_from: Some(9), left, skipped: [1].into() };
         let mut next = |whole| state.next(whole);
-        let seen: Vec<_> = [2, 3, 3, 4, 6, 7, 9, 10, 20].map(&mut next).into();
-        let all = [None, Some(2), None, Some(3), None, Some(6), None, Some(9), Some(10)];
+        let seen: Vec<_> = [2, 2, 3, 3, 4, 6, 7, 9, 10, 20].map(&mut next).into();
+        let all = [Some(1), None, Some(2), None, Some(3), None, Some(6), None, Some(9), Some(10)];
         assert_eq!(seen, all);
     }
 }

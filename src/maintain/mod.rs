@@ -17,34 +17,37 @@ use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedule
 
 /// The running threads.
 pub struct Maintenance {
-    stop: Arc<AtomicBool>,
+    flags: Arc<Flags>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads tell each other.
+#[derive(Default)]
+struct Flags {
+    stop: AtomicBool,
+    /// Clients keep the server busy.
+    busy: AtomicBool,
 }
 
 impl Maintenance {
     pub fn start(store: &Arc<Store>) -> Result<Maintenance> {
-        let mut running = Maintenance { stop: Arc::default(), threads: Vec::new() };
+        let mut running = Maintenance { flags: Arc::default(), threads: Vec::new() };
         // The other one asks it for memory from its first tick on.
         running.spawn("prefault", store, prefault)?;
         running.spawn("maintenance", store, upkeep)?;
         Ok(running)
     }
 
-    fn spawn(
-        &mut self,
-        name: &str,
-        store: &Arc<Store>,
-        body: fn(&Store, &AtomicBool),
-    ) -> Result<()> {
-        let (stop, store) = (self.stop.clone(), store.clone());
-        let thread = Builder::new().name(name.into()).spawn(move || body(&store, &stop))?;
+    fn spawn(&mut self, name: &str, store: &Arc<Store>, body: fn(&Store, &Flags)) -> Result<()> {
+        let (flags, store) = (self.flags.clone(), store.clone());
+        let thread = Builder::new().name(name.into()).spawn(move || body(&store, &flags))?;
         self.threads.push(thread);
         Ok(())
     }
 
     /// Ends each thread after the step it is in.
     pub fn stop(self) {
-        self.stop.store(true, Relaxed);
+        self.flags.stop.store(true, Relaxed);
         for thread in self.threads {
             thread.thread().unpark();
             if thread.join().is_err() {
@@ -55,13 +58,14 @@ impl Maintenance {
 }
 
 /// Lets the store do its background work, at the pace that the clients leave it.
-fn upkeep(store: &Store, stop: &AtomicBool) {
+fn upkeep(store: &Store, flags: &Flags) {
     let local = store.local();
     store.is_upkeep();
     let share = store.settings().bg_cpu_pct;
     let (start, mut watch) = (Instant::now(), Watch::default());
-    while !stop.load(Relaxed) {
+    while !flags.stop.load(Relaxed) {
         let busy = watch.is_busy(store.stats().traffic(), start.elapsed());
+        flags.busy.store(busy, Relaxed);
         let (pace, worked) = work(store, &local, pacing::quantum(busy));
         let rest = pacing::rest(pace, worked, busy, share);
         if !rest.is_zero() {
@@ -72,8 +76,8 @@ fn upkeep(store: &Store, stop: &AtomicBool) {
 
 /// Brings memory when it is called, and gathers what came in small pages. A huge page is as much as
 /// 5 ms of work in one piece, so it is done in what time all others leave, and they interrupt it
-/// where the system lets them.
-fn prefault(store: &Store, stop: &AtomicBool) {
+/// where the system lets them. It takes no lock, as it may lose the processor for long at any time.
+fn prefault(store: &Store, flags: &Flags) {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let this = thread_priority::thread_native_id();
     if let Err(e) = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle)
@@ -81,22 +85,21 @@ fn prefault(store: &Store, stop: &AtomicBool) {
         warn!("memory is brought ahead at the priority of requests: {e}");
     }
     store.is_prefaulter();
-    let (start, mut watch, mut due) = (Instant::now(), Watch::default(), Duration::ZERO);
-    while !stop.load(Relaxed) {
+    let (start, mut due) = (Instant::now(), Duration::ZERO);
+    while !flags.stop.load(Relaxed) {
         if store.prefault() {
             continue;
         }
-        if !store.has_small_pages() {
-            park();
+        if flags.busy.load(Relaxed) && start.elapsed() < due {
+            park_timeout(pacing::LOOK);
             continue;
         }
-        let now = start.elapsed();
-        let busy = watch.is_busy(store.stats().traffic(), now);
-        if busy && now < due || !store.gather() {
-            park_timeout(pacing::LOOK);
+        let before = processor_time();
+        if store.gather() {
+            let worked = processor_time().saturating_sub(before);
+            due = start.elapsed() + pacing::rest_from_gathering(worked);
         } else {
-            let end = start.elapsed();
-            due = end + pacing::rest_from_gathering(end - now);
+            park();
         }
     }
 }

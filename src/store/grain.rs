@@ -6,6 +6,7 @@
 //! at once while nobody comes and little by little while somebody does.
 
 use super::Store;
+use super::shard::Shard;
 use super::types::Local;
 use super::upkeep::Pace;
 use parking_lot::Mutex;
@@ -48,20 +49,34 @@ impl Store {
                 shard.slabs.come_small(!filling);
                 shard.index.come_small(!filling);
             }
+        }
+        // All are to note what they have.
+        let noted = self.shards.iter().filter(|shard| shard.note_small()).count();
+        if noted > 0 {
             thread.unpark();
         }
         Pace::Rest
     }
 
-    /// True where [`Store::gather`] has something to do, now or later.
-    pub fn has_small_pages(&self) -> bool {
-        self.shards.iter().any(|shard| shard.slabs.has_small() || shard.index.has_small())
-    }
-
     /// Makes one huge page of small ones; false where none is due by now. Up to some milliseconds
-    /// in one piece, during which nobody else has this processor, nor that memory.
+    /// in one piece, during which nobody else has this processor, nor that memory. Nothing is held
+    /// meanwhile.
     pub fn gather(&self) -> bool {
-        self.shards.iter().any(|shard| shard.index.gather_memory() || shard.slabs.gather())
+        let gather = |shard: &Shard| shard.index.gather_memory() || shard.slabs.gather();
+        let gathered = self.shards.iter().any(gather);
+        if gathered {
+            // It notes the next one.
+            self.wake_upkeep();
+        }
+        gathered
+    }
+}
+
+impl Shard {
+    /// True where the index or the arena has noted what can be gathered.
+    fn note_small(&self) -> bool {
+        let lines = self.index.note_small();
+        self.slabs.note_small() || lines
     }
 }
 

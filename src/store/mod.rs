@@ -6,8 +6,9 @@
 //! - I2 each chunk is exactly one of free, reserved, linked, dying; a reserved one has one owner;
 //! - I3 linked ⇔ in the index, under the line of its key's hash, and only once;
 //! - I4 who takes a chunk out of the index frees it, unless it is pinned: then the last pin does;
-//! - I5 key and value of a linked or pinned item do not change, but for incr and decr in place
-//!   under the line's lock, which pinned items (they are wide) are too long for;
+//! - I5 key and value of a linked or pinned item do not change, but for incr, decr and a set of the
+//!   same measures in place under the line's lock, which pinned items (they are wide) are too long
+//!   for;
 //! - I6 counts and bytes per class equal the sum of its items;
 //! - I7 automatic CAS uniques strictly increase;
 //! - I8 every loop, queue and buffer has a named limit.
@@ -64,6 +65,7 @@ pub use crawl::{Classes, Dump, Listed};
 #[cfg(feature = "debug-commands")]
 pub use debug::DebugItem;
 pub use draft::Reservation;
+pub use index::Blocked;
 pub use knobs::{Knobs, Real};
 pub use least::check;
 pub use mover::{Moved, Reassign};

@@ -67,13 +67,15 @@ impl Index {
         self.grain.come_small(small, &self.lines, || lines() as usize * LINE_WORDS);
     }
 
-    /// True where [`Index::gather_memory`] has something to do, now or later.
-    pub fn has_small(&self) -> bool {
-        self.grain.has_small()
+    /// Notes some lines whose memory came in small pages, a huge page of them; true where there are
+    /// some that were not noted before.
+    pub fn note_small(&self) -> bool {
+        self.grain.note_due(self.len() as usize * LINE_WORDS, |_| true)
     }
 
-    /// Makes one huge page of small ones that are all in use; false where there are none by now.
+    /// Makes a huge page of what was noted; false where nothing is. One thread alone may call it,
+    /// and takes no lock.
     pub fn gather_memory(&self) -> bool {
-        self.grain.gather(&self.lines, self.len() as usize * LINE_WORDS, |_| true)
+        self.grain.gather(&self.lines, |_| true)
     }
 }
