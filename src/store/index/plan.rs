@@ -70,12 +70,18 @@ impl Index {
     /// Notes some lines whose memory came in small pages, a huge page of them; true where there are
     /// some that were not noted before.
     pub fn note_small(&self) -> bool {
-        self.grain.note_due(self.len() as usize * LINE_WORDS, |_| true)
+        self.grain.note_due(self.words_kept(), |block| block.end <= self.words_kept())
     }
 
-    /// Makes a huge page of what was noted; false where nothing is. One thread alone may call it,
-    /// and takes no lock.
+    /// Makes a huge page of what was noted, if it still is in use; false where nothing is. One
+    /// thread alone may call it, and takes no lock.
     pub fn gather_memory(&self) -> bool {
-        self.grain.gather(&self.lines, |_| true)
+        // The memory of lines that were given back would be brought again.
+        self.grain.gather(&self.lines, |block| block.end <= self.words_kept())
+    }
+
+    /// Words of lines that there are, and will be when a shrink is done.
+    fn words_kept(&self) -> usize {
+        self.len() as usize * LINE_WORDS
     }
 }
