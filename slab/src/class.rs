@@ -9,6 +9,7 @@ use crate::slabs::Slabs;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU32, Mutex, MutexGuard};
 use crate::{ChunkRef, Words};
+use std::iter::successors;
 use std::ops::{Deref, DerefMut};
 
 pub(crate) struct Class<P> {
@@ -136,6 +137,14 @@ impl<'a, P> ClassGuard<'a, P> {
 
     pub fn total_chunks(&self) -> u64 {
         self.state.pages.len() as u64 * u64::from(self.per_page())
+    }
+
+    /// One of the first `look` pages with free chunks that has nothing else.
+    pub fn empty_page(&self, look: usize) -> Option<PageNo> {
+        let listed = |next: u32| next.checked_sub(1).map(PageNo);
+        let next = |page: &PageNo| listed(self.slabs.record(*page).next());
+        let mut pages = successors(listed(self.state.listed), next).take(look);
+        pages.find(|page| self.used_on(*page) == 0)
     }
 
     /// Stops handing out a page's chunks, so that it can be emptied. False where it is not the

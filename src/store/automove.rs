@@ -275,9 +275,19 @@ impl Automove {
     /// The class with the most free pages, or the poorest where none has any, though it be its
     /// last.
     pub fn fullest(&self) -> Option<usize> {
+        self.with_free_pages(1.0).or_else(|| self.poorest(None)).or_else(|| self.largest())
+    }
+
+    /// The class with the most free pages, where those are more than it needs.
+    pub fn roomiest(&self) -> Option<usize> {
+        self.with_free_pages(SPARE_PAGES)
+    }
+
+    /// The class with the most free pages, if it has so many.
+    fn with_free_pages(&self, least: f64) -> Option<usize> {
         let free = |n: &usize| self.tracks[*n].free_pages();
         let freest = (0..self.tracks.len()).max_by(|a, b| free(a).total_cmp(&free(b)))?;
-        if free(&freest) >= 1.0 { Some(freest) } else { self.poorest(None).or(self.largest()) }
+        (free(&freest) >= least).then_some(freest)
     }
 
     fn largest(&self) -> Option<usize> {

@@ -473,6 +473,7 @@ fn reserve_shard(
         victims: Victims::new(classes as usize + 1),
         reach,
         poorest: AtomicU32::new(0),
+        roomiest: AtomicU32::new(0),
         queue_bytes: AtomicU64::new(0),
         savings: AllSavings::default(),
         reclaimer: Mutex::default(),

@@ -240,13 +240,17 @@ impl Shard {
             return;
         }
         let mut guard = self.slabs.lock(class);
-        let spare = u64::from(self.slabs.geometry().chunks_per_page(class)) * SPARE_PAGES;
         // Whose page it is, and that it is empty, counts only now.
         let mine = self.slabs.owner_of(page) == class && guard.used_on(page) == 0;
-        if mine && guard.free_chunks() > spare && guard.start_drain(page) {
+        if mine && guard.free_chunks() > self.chunks_to_keep(class) && guard.start_drain(page) {
             drop(guard);
             self.end_drain(page, class, None);
         }
+    }
+
+    /// Free chunks with which a class gives no page back.
+    pub fn chunks_to_keep(&self, class: ClassId) -> u64 {
+        u64::from(self.slabs.geometry().chunks_per_page(class)) * SPARE_PAGES
     }
 
     /// Frees some expired items of the class, for an allocation that needs a chunk; false where

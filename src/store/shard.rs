@@ -46,6 +46,8 @@ pub(super) struct Shard {
     pub savings: AllSavings,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
+    /// The class with the most free chunks beyond its need, likewise.
+    pub roomiest: AtomicU32,
     /// Bytes that its share of -m can become at run time.
     pub reach: u64,
     pub reclaimer: Mutex<Reclaimer>,
@@ -358,11 +360,15 @@ impl Shard {
     ) -> Option<ChunkRef> {
         let id = class.class();
         let due = self.slabs.earliest(id).is_some_and(|e| e <= horizon.now);
-        if due || self.has_kept(l) {
+        let elsewhere = self.rules.steal && self.roomiest.load(Relaxed) != 0;
+        if due || elsewhere || self.has_kept(l) {
             drop(class);
             self.give_back_kept(l);
             if due {
                 self.reclaim_expired(l, id, horizon);
+            }
+            if elsewhere {
+                self.release_spare_page();
             }
             class = self.slabs.lock(id);
         }

@@ -1,5 +1,6 @@
-//! A page for a class that has none, or for the index: of a class that has many, whose items on it
-//! go. Unlike the mover, whoever needs it does it at once, for one request.
+//! A page of another class for one that is short, or for the index: an empty one before anything is
+//! evicted, and one whose items go where the class has none of its own to evict. Unlike the mover,
+//! whoever needs it does it at once, for one request.
 
 use super::evict;
 use super::flush::Horizon;
@@ -14,8 +15,29 @@ use std::cmp::Reverse;
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
 const DONORS_MAX: usize = 4;
+/// Pages that are looked at for one without items.
+const LOOK_FOR_EMPTY: usize = 16;
 
 impl Shard {
+    /// Gives an empty page of the class that has most to spare to the pool, if that has one. What
+    /// aborted uploads or deletes leave in one class is thus another's as soon as it is short.
+    pub fn release_spare_page(&self) {
+        let donor = self.roomiest.load(Relaxed);
+        if donor != 0 && !self.release_page_of(ClassId(donor as u16)) {
+            // Until the mover looks again.
+            self.roomiest.store(0, Relaxed);
+        }
+    }
+
+    fn release_page_of(&self, class: ClassId) -> bool {
+        let mut guard = self.slabs.lock(class);
+        let spares = guard.free_chunks() > self.chunks_to_keep(class);
+        let Some(page) = guard.empty_page(LOOK_FOR_EMPTY).filter(|_| spares) else { return false };
+        let drains = guard.start_drain(page);
+        drop(guard);
+        drains && self.end_drain(page, class, None)
+    }
+
     /// Empties a page of one of the classes that have the most, for `class` or for the index;
     /// false where none can be emptied.
     pub fn steal_page(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
@@ -94,4 +116,48 @@ pub(super) fn emptiest_first(class: &evict::Class<'_>) -> Vec<PageNo> {
     let mut pages: Vec<PageNo> = class.pages().iter().take(evict::LOOK_MAX).copied().collect();
     pages.sort_by_key(|page| class.used_on(*page));
     pages
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Settings;
+    use crate::store::testing::Bench;
+    use slab::ClassId;
+
+    const SMALL: usize = 3_000;
+    const LARGE: usize = 100_000;
+
+    /// A small item and large ones that came and went, in 8 MiB.
+    fn emptied(settings: Settings) -> Bench {
+        let b = Bench::new(Settings { maxbytes: 8 << 20, ..settings });
+        b.set("before", SMALL);
+        b.fill("large", 70, LARGE);
+        assert_eq!(b.present("large", 70), 70);
+        (0..70).for_each(|n| assert!(b.delete(&format!("large{n:05}"))));
+        // The mover sees it; nothing is due to be given back yet.
+        b.tick();
+        assert!(b.shard().slabs.available_pages() < 60);
+        b
+    }
+
+    #[test]
+    fn pages_without_items_are_used_before_anything_is_evicted() {
+        for evict in [true, false] {
+            let b = emptied(Settings { evict, ..Settings::default() });
+            // No tick from here on.
+            (0..2_000).for_each(|n| b.set(&format!("small{n:05}"), SMALL));
+            assert_eq!(b.present("small", 2_000), 2_000);
+            assert!(b.get("before"));
+            b.store.validate().expect("a valid store");
+        }
+    }
+
+    #[test]
+    fn a_class_keeps_pages_for_what_may_come_back() {
+        let b = emptied(Settings::default());
+        let largest = b.store.class_info().iter().map(|c| c.id).max().expect("classes");
+        (0..4_000).for_each(|n| b.set(&format!("small{n:05}"), SMALL));
+        let kept = b.pages(ClassId(largest as u16)).len();
+        assert!((1..=4).contains(&kept), "{kept} pages");
+    }
 }
