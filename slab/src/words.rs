@@ -55,6 +55,15 @@ impl Words {
         Ok(Words { map: memmap2::MmapRaw::from(map), file: None })
     }
 
+    /// The same, of at least so many words, whose memory comes in huge pages where the system has
+    /// some. It begins where one of those can if its length is a multiple of theirs and the system
+    /// is Linux 6.7 or later.
+    pub fn reserve_huge(len: usize) -> io::Result<Words> {
+        let words = Words::reserve(len.next_multiple_of(HUGE_WORDS))?;
+        let _ = words.huge_pages(0..words.len());
+        Ok(words)
+    }
+
     /// The words of a file from byte `at` on. The file must be that long, and stay so: beyond its
     /// end there is nothing to read or write.
     pub fn of_file(file: &Arc<File>, at: u64, len: usize) -> io::Result<Words> {
@@ -196,6 +205,10 @@ impl Words {
 impl Words {
     pub fn reserve(len: usize) -> io::Result<Words> {
         Ok(Words { map: (0..len).map(|_| AtomicU32::new(0)).collect() })
+    }
+
+    pub fn reserve_huge(len: usize) -> io::Result<Words> {
+        Words::reserve(len)
     }
 
     pub fn of_file(_: &Arc<File>, _: u64, _: usize) -> io::Result<Words> {

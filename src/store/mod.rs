@@ -121,7 +121,7 @@ const ARENA_MAX: u64 = 15 << 30;
 /// Values that are still being sent may take one in so many bytes of -m when nobody else can have
 /// them any more.
 const UNLINKED_SHARE: u64 = 8;
-/// Bytes of an arena from which on it is worth huge pages, also without -L.
+/// Bytes of an arena from which on it and its index are worth huge pages, also without -L.
 const HUGE_PAGES_FROM: u64 = 32 << 20;
 /// One in so many bytes of it stays in small pages: what the index will take of the limit, so that
 /// no huge page stays half used.
@@ -388,7 +388,7 @@ fn reserve_index(
     let ceiling = resize::lines_ceiling(reach);
     let floor = lines.max(file::lines_before(s, file).min(ceiling));
     let lines = restart::lines_for(items, floor, index::LINES_MAX);
-    Index::grown(lines, floor, ceiling.max(lines))
+    Index::grown(lines, floor, ceiling.max(lines), limit >= HUGE_PAGES_FROM)
 }
 
 /// The engine of a shard, by itself or where the memory file has it, and what that holds.

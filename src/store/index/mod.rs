@@ -119,6 +119,8 @@ impl Geometry {
 
 pub struct Index {
     lines: Words,
+    /// Most lines that it can have.
+    ceiling: u32,
     grain: Grain,
     nodes: Nodes,
     geometry: AtomicU64,
@@ -146,21 +148,22 @@ impl Index {
     /// An index of `lines` lines (rounded up to [`LINE_STEP`]) that can grow to `ceiling`.
     #[cfg(test)]
     pub fn new(lines: u32, ceiling: u32) -> io::Result<Index> {
-        Index::grown(lines, lines, ceiling)
+        Index::grown(lines, lines, ceiling, true)
     }
 
-    /// The same, which can shrink to `floor` lines.
-    pub fn grown(lines: u32, floor: u32, ceiling: u32) -> io::Result<Index> {
+    /// The same, which can shrink to `floor` lines; `huge`: it may have memory in huge pages.
+    pub fn grown(lines: u32, floor: u32, ceiling: u32, huge: bool) -> io::Result<Index> {
         let whole = |lines: u32| lines.max(1).next_multiple_of(LINE_STEP).min(LINES_MAX);
         let (lines, floor) = (whole(lines), whole(floor));
         let ceiling = ceiling.max(lines).min(LINES_MAX);
-        let line_words = Words::reserve(ceiling as usize * LINE_WORDS)?;
         // Lines are read at random, so every small page costs a walk of the page table; a huge one
-        // costs 2 MiB at the most. Where the system has none, small ones will do.
-        let _ = line_words.huge_pages(0..line_words.len());
-        let grain = Grain::new(&line_words, line_words.len());
+        // costs 2 MiB at the most.
+        let reserve = if huge { Words::reserve_huge } else { Words::reserve };
+        let line_words = reserve(ceiling as usize * LINE_WORDS)?;
+        let grain = Grain::new(&line_words, if huge { line_words.len() } else { 0 });
         Ok(Index {
             lines: line_words,
+            ceiling,
             grain,
             nodes: Nodes::new(ceiling)?,
             geometry: AtomicU64::new(Geometry::settled(lines).0),
@@ -193,7 +196,7 @@ impl Index {
 
     /// Most lines that this index can grow to.
     pub fn ceiling(&self) -> u32 {
-        (self.lines.len() / LINE_WORDS) as u32
+        self.ceiling
     }
 
     pub fn is_growing(&self) -> bool {
