@@ -71,6 +71,16 @@ impl Connection {
         memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)
     }
 
+    /// True between two commands where nothing is kept, and nothing was when that was last counted.
+    #[inline]
+    pub(super) fn keeps_nothing(&self) -> bool {
+        matches!(self.state, State::Command)
+            && self.rest.capacity() == 0
+            && self.unsent.is_none()
+            && !self.transport.is_tls()
+            && self.held.is_nothing()
+    }
+
     /// Brings the statistics of what connections keep up to date; true where this one keeps more.
     pub(super) fn count_buffers(&mut self, stats: &Stats) -> bool {
         let state = match &self.state {

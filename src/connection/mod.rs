@@ -118,7 +118,8 @@ pub struct Arrival {
     pub traits: ListenTraits,
 }
 
-/// A client.
+/// A client. It begins with a cache line.
+#[repr(align(64))]
 pub struct Connection {
     transport: Transport,
     state: State,
@@ -354,7 +355,7 @@ impl Connection {
 }
 
 /// One counted write.
-#[inline]
+#[inline(always)]
 fn write(transport: &mut Transport, outbox: &mut Outbox, local: &Local) -> Result<Progress> {
     let before = outbox.len();
     let progress = outbox.write_to(transport);

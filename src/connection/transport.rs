@@ -2,6 +2,8 @@
 //!
 //! Plain sockets are read and written by bare system calls: as a point at which its thread may be
 //! cancelled, each of the C library's costs two atomic exchanges, which is more than a look-up.
+//! They are inlined into whoever asks: a return that follows a system call is mispredicted, as the
+//! kernel's own calls have pushed it out of the processor's memory of returns.
 
 use crate::tls;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -49,7 +51,7 @@ impl Transport {
 }
 
 impl Read for Transport {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         match self {
             Transport::Plain(socket) => Ok(recv(socket, into, RecvFlags::empty())?.0),
@@ -59,7 +61,7 @@ impl Read for Transport {
 }
 
 impl Write for Transport {
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         match self {
             Transport::Plain(socket) => Ok(send(socket, bytes, SendFlags::NOSIGNAL)?),

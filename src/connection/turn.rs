@@ -7,7 +7,7 @@ use super::value::Value;
 use super::{Connection, Desk, Next, Outbox, READ_MIN, Ready, State, Workspace, write};
 use crate::protocol::outbox::Progress;
 use crate::protocol::{GET_LINE_MAX, guess};
-use crate::stats::Held;
+use crate::stats::{ConnState, Held};
 use crate::store::KeyHash;
 use crate::tls;
 use crate::watch::CloseReason;
@@ -57,10 +57,11 @@ impl Workspace {
         (self.taken, self.several) = (0, several);
     }
 
-    /// Between the first part of all these turns and the second of any. A batch has what it needs
-    /// on its way from memory before it is run; a single request has only the time of others.
-    pub fn fetch_ahead(&self, turns: usize) {
-        for hash in self.turns[..turns].iter().filter_map(|turn| turn.ahead) {
+    /// Starts loading the item for the first request of a turn, whose index line may be here by
+    /// now. A batch has what it needs on its way from memory before it is run; a single request has
+    /// only the time in which others are read.
+    pub fn fetch_ahead(&self, turn: usize) {
+        if let Some(hash) = self.turns[turn].ahead {
             self.desk.store.prefetch_item(hash, false);
         }
     }
@@ -94,6 +95,7 @@ impl Connection {
     }
 
     /// The first part of a turn, which gets this number among those in step: reads once.
+    #[inline(always)]
     pub fn take_in(&mut self, w: &mut Workspace, turn: usize) {
         let taken = self.take(w).unwrap_or_else(|e| {
             self.fail(&e, &mut w.desk);
@@ -137,6 +139,7 @@ impl Connection {
     }
 
     /// The third: sends the answers.
+    #[inline(always)]
     pub fn give_out(&mut self, w: &mut Workspace, turn: usize) -> Next {
         let Workspace { desk, turns, .. } = w;
         let Turn { taken, outbox, held, .. } = &mut turns[turn];
@@ -146,6 +149,16 @@ impl Connection {
             Next::Close
         });
         desk.store.stats().buffers.count(held, 0);
+        if self.keeps_nothing() {
+            self.show(ConnState::Read, desk.store.stats());
+            return next;
+        }
+        self.account(next, desk)
+    }
+
+    /// Counts what it keeps from this turn on, and shows what it waits for.
+    #[inline(never)]
+    fn account(&mut self, next: Next, desk: &Desk) -> Next {
         let grown = self.count_buffers(desk.store.stats());
         self.show(self.shown_state(), desk.store.stats());
         if grown && !self.may_keep(0, desk) { Next::Close } else { next }
@@ -167,6 +180,7 @@ impl Connection {
 
     // Reading
 
+    #[inline(always)]
     fn take(&mut self, w: &mut Workspace) -> Result<Taken> {
         if !self.send_unsent(&w.desk)? {
             return Ok(Taken::Refused);
@@ -215,6 +229,7 @@ impl Connection {
     }
 
     /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
+    #[cold]
     fn take_long(&mut self, desk: &Desk) -> Result<Taken> {
         self.rest.drain(..take(&mut self.rest_at) as usize);
         let held = self.rest.len();
@@ -231,6 +246,7 @@ impl Connection {
     }
 
     /// Reads into `into`; 0 where there is nothing, or the end was reached.
+    #[inline(always)]
     fn read(&mut self, into: &mut [u8], desk: &Desk) -> Result<usize> {
         loop {
             match self.transport.read(into) {
@@ -311,6 +327,7 @@ impl Connection {
 
     // Sending
 
+    #[inline(always)]
     fn give(&mut self, taken: &Taken, outbox: &mut Outbox, desk: &Desk) -> Result<Next> {
         if matches!(taken, Taken::Refused) {
             return Ok(Next::Wait);
@@ -319,10 +336,14 @@ impl Connection {
             self.block_lines();
             return Ok(Next::Wait);
         }
+        let again = self.yielded || self.readable;
+        if matches!(self.state, State::Command) {
+            return Ok(if again { Next::Again } else { Next::Wait });
+        }
         Ok(match self.state {
             State::Closing(_) => Next::Close,
             State::Dump(_) => Next::Again,
-            _ if self.yielded || self.readable => Next::Again,
+            _ if again => Next::Again,
             State::Watch(_) => Next::Watch,
             _ => Next::Wait,
         })
@@ -330,6 +351,7 @@ impl Connection {
 
     /// Sends what an outbox holds; false where the client does not take it all, which is then this
     /// connection's to keep.
+    #[inline(always)]
     fn send(&mut self, outbox: &mut Outbox, desk: &Desk) -> Result<bool> {
         if outbox.is_empty() {
             return Ok(true);
@@ -345,7 +367,13 @@ impl Connection {
     }
 
     /// Sends what the client did not take before; false where it still does not.
+    #[inline]
     fn send_unsent(&mut self, desk: &Desk) -> Result<bool> {
+        if self.unsent.is_some() { self.try_unsent(desk) } else { Ok(true) }
+    }
+
+    #[cold]
+    fn try_unsent(&mut self, desk: &Desk) -> Result<bool> {
         let Some(unsent) = &mut self.unsent else { return Ok(true) };
         if write(&mut self.transport, unsent, &desk.local)? == Progress::Blocked {
             return Ok(false);

@@ -124,7 +124,7 @@ impl Outbox {
 
     /// Writes until all is sent or the peer takes no more. Errors are the sink's own; one that
     /// takes nothing without saying why is `WriteZero`.
-    #[inline]
+    #[inline(always)]
     pub fn write_to(&mut self, sink: &mut impl Write) -> Result<Progress> {
         while !self.is_empty() {
             let written = if self.pins.is_empty() {

@@ -46,7 +46,10 @@ struct Shift {
     mailbox: Arc<Mailbox>,
     poll: Poll,
     workspace: Workspace,
-    slots: Vec<Slot>,
+    /// Each connection's token is its place here.
+    slots: Vec<Option<Connection>>,
+    /// Slots whose connections are on the list of those that have work left.
+    queued: Vec<bool>,
     free: Vec<usize>,
     /// Connections that watch.
     watchers: Vec<usize>,
@@ -62,13 +65,6 @@ struct Shift {
     /// [`Store::revocations`](crate::store::Store::revocations) when connections were last looked
     /// at for it.
     revocations: u32,
-}
-
-#[derive(Default)]
-struct Slot {
-    connection: Option<Connection>,
-    /// On the list of those that have work left.
-    queued: bool,
 }
 
 /// A UDP socket.
@@ -92,6 +88,7 @@ impl Worker {
             poll,
             workspace,
             slots: Vec::new(),
+            queued: Vec::new(),
             free: Vec::new(),
             udp: Vec::new(),
             watchers: Vec::new(),
@@ -177,11 +174,9 @@ impl Shift {
     /// A connection has an event; it gets its turn with the others, once. Events of connections
     /// that are gone find nobody.
     fn notice(&mut self, index: usize, ready: Ready, calls: &mut Vec<usize>) {
-        let Some(Slot { connection: Some(connection), queued }) = self.slots.get_mut(index) else {
-            return;
-        };
+        let Some(Some(connection)) = self.slots.get_mut(index) else { return };
         connection.notice(ready);
-        if !*queued {
+        if !self.queued[index] {
             calls.push(index);
         }
     }
@@ -194,9 +189,9 @@ impl Shift {
         let mut left = &calls[..];
         while !left.is_empty() {
             let (turns, later) = left.split_at(self.take_in(left));
-            self.workspace.fetch_ahead(turns.len());
+            self.workspace.fetch_ahead(turns.len() - 1);
             for (turn, &index) in turns.iter().enumerate() {
-                if let Some(connection) = &mut self.slots[index].connection {
+                if let Some(connection) = &mut self.slots[index] {
                     connection.work(&mut self.workspace, turn, alone);
                 }
             }
@@ -217,25 +212,27 @@ impl Shift {
                 return turn;
             }
             // One that was on the list of those with work left may be gone by now.
-            let Some(connection) = &mut self.slots[index].connection else { continue };
+            let Some(connection) = &mut self.slots[index] else { continue };
             if turn > 0 && !self.workspace.has_room_for(connection) {
                 return turn;
             }
             connection.take_in(&mut self.workspace, turn);
+            if turn > 0 {
+                self.workspace.fetch_ahead(turn - 1);
+            }
         }
         calls.len()
     }
 
     fn give_out(&mut self, turn: usize, index: usize) {
-        let slot = &mut self.slots[index];
-        slot.queued = false;
-        let Some(connection) = &mut slot.connection else { return };
+        self.queued[index] = false;
+        let Some(connection) = &mut self.slots[index] else { return };
         match connection.give_out(&mut self.workspace, turn) {
             Next::Wait => self.slow |= connection.has_unsent(),
             Next::Watch if self.watchers.contains(&index) => {}
             Next::Watch => self.watchers.push(index),
             Next::Again => {
-                slot.queued = true;
+                self.queued[index] = true;
                 self.again.push(index);
             }
             Next::Close => self.close(index, None),
@@ -275,13 +272,14 @@ impl Shift {
         for arrival in self.mailbox.take() {
             let index = self.free.pop().unwrap_or(self.slots.len());
             if index == self.slots.len() {
-                self.slots.push(Slot::default());
+                self.slots.push(None);
+                self.queued.push(false);
                 self.shared.store.stats().server.connection_structures.fetch_add(1, Relaxed);
             }
             let file = arrival.transport.as_raw_fd();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let added = self.poll.registry().register(&mut SourceFd(&file), Token(index), interest);
-            self.slots[index].connection = Some(Connection::new(arrival, &mut self.workspace));
+            self.slots[index] = Some(Connection::new(arrival, &mut self.workspace));
             if let Err(e) = added {
                 warn!("cannot serve a connection: {e}");
                 self.close(index, Some(CloseReason::Error));
@@ -293,7 +291,7 @@ impl Shift {
     /// theirs in the next round, which is at once.
     fn send_lines(&mut self) {
         if self.mailbox.take_lines() {
-            let waiting = self.watchers.iter().filter(|index| !self.slots[**index].queued);
+            let waiting = self.watchers.iter().filter(|index| !self.queued[**index]);
             let calls = waiting.copied().collect();
             self.serve(calls);
         }
@@ -301,7 +299,7 @@ impl Shift {
 
     /// `reason`: where it is not the connection's own.
     fn close(&mut self, index: usize, reason: Option<CloseReason>) {
-        let Some(connection) = self.slots[index].connection.take() else { return };
+        let Some(connection) = self.slots[index].take() else { return };
         let stats = self.shared.store.stats();
         connection.close(&mut self.workspace, reason);
         self.watchers.retain(|watcher| *watcher != index);
@@ -318,7 +316,7 @@ impl Shift {
         }
         self.last_sweep = now;
         for index in 0..self.slots.len() {
-            let Some(connection) = &self.slots[index].connection else { continue };
+            let Some(connection) = &self.slots[index] else { continue };
             let quiet = now.saturating_sub(connection.last_command());
             if connection.idle() && quiet > idle_timeout {
                 self.workspace.local().counters.thread.idle_kicks.bump();
@@ -331,12 +329,12 @@ impl Shift {
     fn close_revoked(&mut self) {
         let revocations = self.shared.store.revocations();
         if revocations == self.revocations {
-            self.slow = self.slots.iter().flat_map(|s| &s.connection).any(Connection::has_unsent);
+            self.slow = self.slots.iter().flatten().any(Connection::has_unsent);
             return;
         }
         self.revocations = revocations;
         for index in 0..self.slots.len() {
-            if self.slots[index].connection.as_ref().is_some_and(Connection::is_revoked) {
+            if self.slots[index].as_ref().is_some_and(Connection::is_revoked) {
                 self.close(index, Some(CloseReason::Error));
             }
         }
@@ -367,8 +365,7 @@ impl Shift {
     }
 
     fn is_busy(&self) -> bool {
-        let mut connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
-        !self.again.is_empty() || connections.any(Connection::has_unsent)
+        !self.again.is_empty() || self.slots.iter().flatten().any(Connection::has_unsent)
     }
 }
 

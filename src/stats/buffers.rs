@@ -21,6 +21,13 @@ pub struct Buffers {
 #[derive(Debug, Default)]
 pub struct Held(u32);
 
+impl Held {
+    #[inline]
+    pub fn is_nothing(&self) -> bool {
+        self.0 == 0
+    }
+}
+
 impl Buffers {
     /// So many bytes for so many connections.
     pub fn new(max: u64, connections: u32) -> Buffers {
