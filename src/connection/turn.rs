@@ -8,7 +8,7 @@ use super::{Connection, Desk, Next, Outbox, READ_MIN, Ready, State, Workspace, w
 use crate::protocol::outbox::Progress;
 use crate::protocol::{GET_LINE_MAX, guess};
 use crate::stats::{ConnState, Held};
-use crate::store::KeyHash;
+use crate::store::{Key, KeyHash};
 use crate::tls;
 use crate::watch::CloseReason;
 use log::{Level, debug, log_enabled};
@@ -28,23 +28,41 @@ pub(super) const OUTBOX_KEPT: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Turn {
     taken: Taken,
-    /// What its first request needs, if other turns go before it.
-    ahead: Option<KeyHash>,
+    /// Of the first request's key, where it is known before that is run.
+    first: Option<KeyHash>,
     outbox: Box<Outbox>,
     /// What an answer takes that is larger than those that an outbox is kept for.
     held: Held,
 }
 
+/// Some of a worker's input.
+#[derive(Clone, Copy)]
+struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Span {
+    fn of(range: Range<usize>) -> Span {
+        Span { from: range.start as u32, to: range.end as u32 }
+    }
+
+    #[inline]
+    fn range(self) -> Range<usize> {
+        self.from as usize..self.to as usize
+    }
+}
+
 /// What there is to work on.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 enum Taken {
     /// No bytes.
     #[default]
     Nothing,
-    /// Some of the worker's input.
-    Shared(Range<usize>),
-    /// One get and nothing else, as most reads bring of clients that wait for each answer.
-    Get { key: Range<usize>, hash: KeyHash },
+    /// Any part of any requests.
+    Shared(Span),
+    /// One get and nothing else, as most reads bring of clients that wait for each answer: its key.
+    Get(Span),
     /// The connection's own.
     Own,
     /// No bytes, nor anything else: the client does not take what it was sent before.
@@ -61,21 +79,28 @@ impl Workspace {
     /// now. A batch has what it needs on its way from memory before it is run; a single request has
     /// only the time in which others are read.
     pub fn fetch_ahead(&self, turn: usize) {
-        if let Some(hash) = self.turns[turn].ahead {
+        if self.several
+            && let Some(hash) = self.turns[turn].first
+        {
             self.desk.store.prefetch_item(hash, false);
         }
     }
 
-    /// Starts loading the index line for the first request of what was read, if there are several
-    /// turns; returns the hash of its key.
-    fn look_ahead(&self, taken: &Taken) -> Option<KeyHash> {
+    /// The hash of the first key of what was read. Starts loading its index line, if there are
+    /// several turns.
+    #[inline]
+    fn look_ahead(&self, taken: Taken) -> Option<KeyHash> {
+        let store = &self.desk.store;
         let hash = match taken {
-            _ if !self.several => return None,
-            Taken::Get { hash, .. } => *hash,
-            Taken::Shared(range) => self.desk.store.hash(guess::key(&self.input[range.clone()])?),
+            Taken::Get(key) => store.hash(Key::new(&self.input[key.range()])?),
+            Taken::Shared(span) if self.several => {
+                store.hash(guess::key(&self.input[span.range()])?)
+            }
             _ => return None,
         };
-        self.desk.store.prefetch_line(hash);
+        if self.several {
+            store.prefetch_line(hash);
+        }
         Some(hash)
     }
 
@@ -101,9 +126,9 @@ impl Connection {
             self.fail(&e, &mut w.desk);
             Taken::Nothing
         });
-        let ahead = w.look_ahead(&taken);
+        let first = w.look_ahead(taken);
         let turn = &mut w.turns[turn];
-        (turn.taken, turn.ahead) = (taken, ahead);
+        (turn.taken, turn.first) = (taken, first);
     }
 
     /// The second: runs what came. `alone` says that no other connection of this worker waits, so
@@ -112,12 +137,12 @@ impl Connection {
         let Workspace { input, desk, turns, .. } = w;
         let turn = &mut turns[turn];
         desk.local.log.attend(self.file() as i32);
-        if let Taken::Get { key, hash } = &turn.taken {
-            self.answer_get(&input[key.clone()], *hash, &mut turn.outbox, desk);
+        if let (Taken::Get(key), Some(hash)) = (turn.taken, turn.first) {
+            self.answer_get(&input[key.range()], hash, &mut turn.outbox, desk);
         } else {
             swap(&mut desk.outbox, &mut turn.outbox);
             (desk.piped, desk.room.answers) = (false, 0);
-            if let Err(e) = self.work_on(&turn.taken, input, desk, alone) {
+            if let Err(e) = self.work_on(turn.taken, input, desk, alone) {
                 self.fail(&e, desk);
             }
             swap(&mut desk.outbox, &mut turn.outbox);
@@ -143,7 +168,7 @@ impl Connection {
     pub fn give_out(&mut self, w: &mut Workspace, turn: usize) -> Next {
         let Workspace { desk, turns, .. } = w;
         let Turn { taken, outbox, held, .. } = &mut turns[turn];
-        let next = self.give(taken, outbox, desk).unwrap_or_else(|e| {
+        let next = self.give(*taken, outbox, desk).unwrap_or_else(|e| {
             outbox.clear();
             self.fail(&e, desk);
             Next::Close
@@ -223,9 +248,9 @@ impl Connection {
             }
             _ => None,
         };
-        let Some((at, key)) = get else { return Taken::Shared(range) };
-        let (from, hash) = (range.start + at, w.desk.store.hash(key));
-        Taken::Get { key: from..from + key.bytes().len(), hash }
+        let Some((at, key)) = get else { return Taken::Shared(Span::of(range)) };
+        let from = range.start + at;
+        Taken::Get(Span::of(from..from + key.bytes().len()))
     }
 
     /// Reads behind the part of a request that is too long for the shared buffer: a long get line.
@@ -287,13 +312,13 @@ impl Connection {
 
     // Working
 
-    fn work_on(&mut self, taken: &Taken, input: &[u8], desk: &mut Desk, alone: bool) -> Result<()> {
+    fn work_on(&mut self, taken: Taken, input: &[u8], desk: &mut Desk, alone: bool) -> Result<()> {
         match taken {
-            Taken::Refused | Taken::Get { .. } => return Ok(()),
+            Taken::Refused | Taken::Get(_) => return Ok(()),
             Taken::Nothing => self.go_on_with_dump(desk),
             Taken::Own => self.resume(desk, alone)?,
-            Taken::Shared(range) => {
-                let input = &input[range.clone()];
+            Taken::Shared(span) => {
+                let input = &input[span.range()];
                 let used = self.process(input, desk, alone)?;
                 if used < input.len() {
                     self.rest = input[used..].to_vec();
@@ -328,7 +353,7 @@ impl Connection {
     // Sending
 
     #[inline(always)]
-    fn give(&mut self, taken: &Taken, outbox: &mut Outbox, desk: &Desk) -> Result<Next> {
+    fn give(&mut self, taken: Taken, outbox: &mut Outbox, desk: &Desk) -> Result<Next> {
         if matches!(taken, Taken::Refused) {
             return Ok(Next::Wait);
         }

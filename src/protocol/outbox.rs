@@ -9,8 +9,10 @@ const PIN_ENTRY: usize = 64;
 /// Slices handed to one `writev`.
 const SLICES_MAX: usize = 64;
 
-/// What is still to be sent, in order: own bytes, between them pinned values.
+/// What is still to be sent, in order: own bytes, between them pinned values. It begins with a
+/// cache line.
 #[derive(Default)]
+#[repr(align(64))]
 pub struct Outbox {
     bytes: Vec<u8>,
     /// Bytes of `bytes` that are sent already.

@@ -229,6 +229,15 @@ impl Shift {
         let Some(connection) = &mut self.slots[index] else { return };
         match connection.give_out(&mut self.workspace, turn) {
             Next::Wait => self.slow |= connection.has_unsent(),
+            next => self.follow(index, next),
+        }
+    }
+
+    /// What a connection wants but to wait.
+    #[inline(never)]
+    fn follow(&mut self, index: usize, next: Next) {
+        match next {
+            Next::Wait => {}
             Next::Watch if self.watchers.contains(&index) => {}
             Next::Watch => self.watchers.push(index),
             Next::Again => {

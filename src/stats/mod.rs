@@ -39,7 +39,10 @@ macro_rules! counters {
         $($(#[$field_doc:meta])* $field:ident),* $(,)?
     }) => {
         $(#[$doc])*
+        ///
+        /// What counts most often stands first, on one cache line.
         #[derive(Default, Debug)]
+        #[repr(C, align(64))]
         pub struct $name { $($(#[$field_doc])* pub $field: Counter),* }
 
         /// Sums over all workers.
@@ -64,7 +67,7 @@ macro_rules! counters {
 counters! {
     /// What one worker counts; names as `stats` prints them, unless the comment says otherwise.
     ThreadCounters, ThreadSums {
-        get_misses, get_expired, get_flushed,
+        bytes_read, bytes_written, get_misses, get_expired, get_flushed,
         /// `cmd_touch`
         touch_cmds,
         touch_misses, incr_misses, decr_misses, delete_misses, cas_misses,
@@ -77,7 +80,7 @@ counters! {
         log_written,
         /// `log_worker_dropped`
         log_dropped,
-        bytes_read, bytes_written, conn_yields, auth_cmds, auth_errors, idle_kicks,
+        conn_yields, auth_cmds, auth_errors, idle_kicks,
         response_obj_oom, read_buf_oom,
         /// Ticks of the maintenance thread.
         lru_maintainer_juggles,
@@ -89,8 +92,8 @@ counters! {
 counters! {
     /// What one worker counts per slab class.
     ClassCounters, ClassSums {
-        get_hits, set_cmds, touch_hits, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval,
-        hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp,
+        get_hits, set_cmds, hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp,
+        touch_hits, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval,
         evicted, evicted_nonzero, evicted_unfetched, evicted_active, expired_unfetched, reclaimed,
         outofmemory, direct_reclaims, moves_to_cold, moves_to_warm, moves_within_lru,
         crawler_reclaimed, crawler_items_checked,
