@@ -56,8 +56,8 @@ impl Words {
     }
 
     /// The same, of at least so many words, whose memory comes in huge pages where the system has
-    /// some. It begins where one of those can if its length is a multiple of theirs and the system
-    /// is Linux 6.7 or later.
+    /// some. As its length is a multiple of theirs, it begins where one of them can (Linux 6.7 and
+    /// later).
     pub fn reserve_huge(len: usize) -> io::Result<Words> {
         let words = Words::reserve(len.next_multiple_of(HUGE_WORDS))?;
         let _ = words.huge_pages(0..words.len());

@@ -2,8 +2,8 @@
 //!
 //! Plain sockets are read and written by bare system calls: as a point at which its thread may be
 //! cancelled, each of the C library's costs two atomic exchanges, which is more than a look-up.
-//! They are inlined into whoever asks: a return that follows a system call is mispredicted, as the
-//! kernel's own calls have pushed it out of the processor's memory of returns.
+//! Those of contiguous bytes are inlined into whoever asks: a return that follows a system call is
+//! mispredicted, as the kernel's own calls have pushed it out of the processor's memory of returns.
 
 use crate::tls;
 use rustix::net::{RecvFlags, SendFlags, recv, send};

@@ -313,6 +313,7 @@ impl Connection {
     // Working
 
     fn work_on(&mut self, taken: Taken, input: &[u8], desk: &mut Desk, alone: bool) -> Result<()> {
+        debug_assert!(!matches!(taken, Taken::Get(_)), "answered without all this");
         match taken {
             Taken::Refused | Taken::Get(_) => return Ok(()),
             Taken::Nothing => self.go_on_with_dump(desk),

@@ -67,13 +67,16 @@ macro_rules! counters {
 counters! {
     /// What one worker counts; names as `stats` prints them, unless the comment says otherwise.
     ThreadCounters, ThreadSums {
-        bytes_read, bytes_written, get_misses, get_expired, get_flushed,
+        bytes_read, bytes_written,
+        /// `cmd_meta`
+        meta_cmds,
+        /// Every item linked since start.
+        total_items,
+        get_misses, get_expired, get_flushed,
         /// `cmd_touch`
         touch_cmds,
         touch_misses, incr_misses, decr_misses, delete_misses, cas_misses,
         store_too_large, store_no_memory,
-        /// `cmd_meta`
-        meta_cmds,
         /// `cmd_flush`
         flush_cmds,
         /// `log_worker_written`
@@ -84,8 +87,6 @@ counters! {
         response_obj_oom, read_buf_oom,
         /// Ticks of the maintenance thread.
         lru_maintainer_juggles,
-        /// Every item linked since start.
-        total_items,
     }
 }
 

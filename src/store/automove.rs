@@ -7,6 +7,7 @@
 //! fade by the request, so that a change of load shows.
 
 use super::ghost::SHADOW_SHARE;
+use super::reclaim::PAGES_KEPT;
 use crate::clock::Seconds;
 use std::mem;
 
@@ -135,6 +136,30 @@ struct Track {
     turned: f64,
     /// Since when it has neither evicted nor grown.
     quiet_since: Seconds,
+    low: LowWater,
+}
+
+/// The fewest pages' worth of free chunks that a class had of late: in the present second, and in
+/// the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct LowWater {
+    at: Seconds,
+    present: u64,
+    before: u64,
+}
+
+impl LowWater {
+    fn note(&mut self, pages: u64, now: Seconds) {
+        if now == self.at {
+            self.present = self.present.min(pages);
+        } else {
+            *self = LowWater { at: now, present: pages, before: self.present };
+        }
+    }
+
+    fn pages(&self) -> u64 {
+        self.present.min(self.before)
+    }
 }
 
 /// The policy's memory.
@@ -172,6 +197,7 @@ impl Automove {
             if track.evicting > 0 || sample.pages > track.last.pages {
                 track.quiet_since = now;
             }
+            track.low.note(sample.free_chunks / sample.chunks_per_page.max(1), now);
             track.last = *sample;
         }
     }
@@ -275,19 +301,17 @@ impl Automove {
     /// The class with the most free pages, or the poorest where none has any, though it be its
     /// last.
     pub fn fullest(&self) -> Option<usize> {
-        self.with_free_pages(1.0).or_else(|| self.poorest(None)).or_else(|| self.largest())
-    }
-
-    /// The class with the most free pages, where those are more than it needs.
-    pub fn roomiest(&self) -> Option<usize> {
-        self.with_free_pages(SPARE_PAGES)
-    }
-
-    /// The class with the most free pages, if it has so many.
-    fn with_free_pages(&self, least: f64) -> Option<usize> {
         let free = |n: &usize| self.tracks[*n].free_pages();
         let freest = (0..self.tracks.len()).max_by(|a, b| free(a).total_cmp(&free(b)))?;
-        (free(&freest) >= least).then_some(freest)
+        if free(&freest) >= 1.0 { Some(freest) } else { self.poorest(None).or(self.largest()) }
+    }
+
+    /// The class that has had no use for the most pages for a second or two, and how many those
+    /// are.
+    pub fn roomiest(&self) -> Option<(usize, u64)> {
+        let unused = |n: usize| self.tracks[n].low.pages().saturating_sub(PAGES_KEPT);
+        let roomy = (0..self.tracks.len()).map(|n| (n, unused(n))).filter(|(_, pages)| *pages > 0);
+        roomy.max_by_key(|(_, pages)| *pages)
     }
 
     fn largest(&self) -> Option<usize> {

@@ -105,6 +105,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
+use steal::Offer;
 use types::Sizes;
 use victims::Victims;
 
@@ -473,7 +474,7 @@ fn reserve_shard(
         victims: Victims::new(classes as usize + 1),
         reach,
         poorest: AtomicU32::new(0),
-        roomiest: AtomicU32::new(0),
+        offer: Offer::default(),
         queue_bytes: AtomicU64::new(0),
         savings: AllSavings::default(),
         reclaimer: Mutex::default(),

@@ -172,9 +172,11 @@ impl Store {
             for (class, share) in policy.shares() {
                 shard.slabs.lock(ClassId(class as u16 + 1)).probation = share;
             }
-            let number = |n: Option<usize>| n.map_or(0, |n| u32::from(class(n).0));
-            shard.poorest.store(number(policy.poorest(None)), Relaxed);
-            shard.roomiest.store(number(policy.roomiest()), Relaxed);
+            let poorest = policy.poorest(None);
+            shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
+            let offers = shard.rules.steal && self.returns_pages();
+            let roomiest = policy.roomiest().filter(|_| offers);
+            shard.offer.renew(roomiest.map(|(n, pages)| (class(n), pages)));
             let Decision { from, to, why } = self.decide(shard, policy, freely)?;
             // A limit that was lowered may cost a class its last page, but not where each has one
             // whatever the limit, as in memcached.

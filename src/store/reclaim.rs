@@ -35,7 +35,7 @@ const PAGES_LOOKED_MAX_M: usize = 1024;
 /// Chunks that one allocation frees.
 const FREED_AT_ONCE: usize = 64;
 /// Pages' worth of free chunks that a class keeps when its empty pages are given back.
-const SPARE_PAGES: u64 = 2;
+pub(super) const PAGES_KEPT: u64 = 2;
 /// Pages that deletes have emptied are looked for so often, seconds.
 const EMPTIES_EVERY: Seconds = 10;
 /// After `lru_crawler enable` without a maintainer, what is dead is left for so many seconds to the
@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// memcached gives pages back only where they may move by themselves.
-    fn returns_pages(&self) -> bool {
+    pub(super) fn returns_pages(&self) -> bool {
         self.settings.layout == Layout::Compact || self.knobs.automove.load(Relaxed) > 0
     }
 }
@@ -250,7 +250,7 @@ impl Shard {
 
     /// Free chunks with which a class gives no page back.
     pub fn chunks_to_keep(&self, class: ClassId) -> u64 {
-        u64::from(self.slabs.geometry().chunks_per_page(class)) * SPARE_PAGES
+        u64::from(self.slabs.geometry().chunks_per_page(class)) * PAGES_KEPT
     }
 
     /// Frees some expired items of the class, for an allocation that needs a chunk; false where
@@ -523,7 +523,7 @@ mod tests {
         let after = b.shard().slabs.pages_in_use();
         assert!(before > 80, "{before} pages");
         // The one with the immortal items, and the spare ones.
-        assert!((2..=2 + SPARE_PAGES).contains(&after), "{after} of {before} pages");
+        assert!((2..=2 + PAGES_KEPT).contains(&after), "{after} of {before} pages");
         assert_eq!(b.shard().slabs.free_pages(), before - after);
         b.fill("mortal", 50_000, 10);
         assert_eq!(b.shard().slabs.pages_in_use(), before, "they are used again");
@@ -543,7 +543,7 @@ mod tests {
         }
         b.advance(EMPTIES_EVERY);
         b.settle();
-        assert!(b.shard().slabs.pages_in_use() <= SPARE_PAGES + 1);
+        assert!(b.shard().slabs.pages_in_use() <= PAGES_KEPT + 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::pins::Pins;
 use super::reclaim::Reclaimer;
 use super::savings::AllSavings;
 use super::seals::Seals;
+use super::steal::{Offer, PAGES_FOR_ONE};
 use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
 use super::victims::Victims;
@@ -46,8 +47,7 @@ pub(super) struct Shard {
     pub savings: AllSavings,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
-    /// The class with the most free chunks beyond its need, likewise.
-    pub roomiest: AtomicU32,
+    pub offer: Offer,
     /// Bytes that its share of -m can become at run time.
     pub reach: u64,
     pub reclaimer: Mutex<Reclaimer>,
@@ -339,7 +339,7 @@ impl Shard {
     }
 
     #[inline]
-    fn take_from(&self, class: &mut evict::Class<'_>, grow: bool) -> Option<ChunkRef> {
+    pub fn take_from(&self, class: &mut evict::Class<'_>, grow: bool) -> Option<ChunkRef> {
         if class.free_chunks() == 0 && grow && !class.grow() {
             return None;
         }
@@ -360,21 +360,21 @@ impl Shard {
     ) -> Option<ChunkRef> {
         let id = class.class();
         let due = self.slabs.earliest(id).is_some_and(|e| e <= horizon.now);
-        let elsewhere = self.rules.steal && self.roomiest.load(Relaxed) != 0;
-        if due || elsewhere || self.has_kept(l) {
+        if due || self.has_kept(l) {
             drop(class);
             self.give_back_kept(l);
             if due {
                 self.reclaim_expired(l, id, horizon);
-            }
-            if elsewhere {
-                self.release_spare_page();
             }
             class = self.slabs.lock(id);
         }
         if let Some(chunk) = self.take_from(&mut class, true) {
             return Some(chunk);
         }
+        class = match self.take_offered(class) {
+            Ok(chunk) => return Some(chunk),
+            Err(class) => class,
+        };
         if !self.rules.evict {
             return None;
         }
@@ -385,9 +385,7 @@ impl Shard {
         if !self.rules.steal {
             return None;
         }
-        // A page of small chunks takes more of the limit, for their places in a queue, than one of
-        // large chunks gave back: then it takes a second one.
-        for _ in 0..2 {
+        for _ in 0..PAGES_FOR_ONE {
             if !self.steal_page(l, id, horizon) {
                 return None;
             }

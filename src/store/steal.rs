@@ -7,28 +7,64 @@ use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::Local;
 use crate::item::{self, Shape, State};
-use slab::sync::Ordering::Relaxed;
 use slab::{ChunkRef, ClassId, PageNo};
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Pages of other classes that one allocation empties in vain.
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
 const DONORS_MAX: usize = 4;
 /// Pages that are looked at for one without items.
-const LOOK_FOR_EMPTY: usize = 16;
+const LOOK_FOR_EMPTY: usize = 64;
+/// A page of small chunks takes more of the limit, for their places in a queue, than one of large
+/// chunks gave back: then it takes a second one.
+pub(super) const PAGES_FOR_ONE: usize = 2;
 
-impl Shard {
-    /// Gives an empty page of the class that has most to spare to the pool, if that has one. What
-    /// aborted uploads or deletes leave in one class is thus another's as soon as it is short.
-    pub fn release_spare_page(&self) {
-        let donor = self.roomiest.load(Relaxed);
-        if donor != 0 && !self.release_page_of(ClassId(donor as u16)) {
-            // Until the mover looks again.
-            self.roomiest.store(0, Relaxed);
-        }
+/// Pages that a class has had no use for of late, as the mover last saw it: whoever is short may
+/// have them.
+#[derive(Default)]
+pub(super) struct Offer(AtomicU64);
+
+impl Offer {
+    pub fn renew(&self, offer: Option<(ClassId, u64)>) {
+        let word = |(class, pages): (ClassId, u64)| u64::from(class.0) << 32 | pages;
+        self.0.store(offer.map_or(0, word), Relaxed);
     }
 
+    /// Accepts one page: of this class.
+    fn accept(&self) -> Option<ClassId> {
+        let one_less = |word: u64| (word as u32 > 0).then(|| word - 1);
+        let word = self.0.fetch_update(Relaxed, Relaxed, one_less).ok()?;
+        Some(ClassId((word >> 32) as u16))
+    }
+}
+
+impl Shard {
+    /// A chunk of a class that is short, and that has no more pages to be had, on an empty page of
+    /// another; or the class again where none is on offer. What aborted uploads or deletes leave in
+    /// one class is thus another's when that needs it.
+    pub fn take_offered<'a>(
+        &'a self,
+        mut short: evict::Class<'a>,
+    ) -> Result<ChunkRef, evict::Class<'a>> {
+        let class = short.class();
+        for _ in 0..PAGES_FOR_ONE {
+            let Some(donor) = self.offer.accept() else { break };
+            // One lock at a time.
+            drop(short);
+            if !self.release_page_of(donor) {
+                self.offer.renew(None);
+            }
+            short = self.slabs.lock(class);
+            if let Some(chunk) = self.take_from(&mut short, true) {
+                return Ok(chunk);
+            }
+        }
+        Err(short)
+    }
+
+    /// Gives an empty page of a class that has more than it may need to the pool.
     fn release_page_of(&self, class: ClassId) -> bool {
         let mut guard = self.slabs.lock(class);
         let spares = guard.free_chunks() > self.chunks_to_keep(class);
@@ -134,7 +170,11 @@ mod tests {
         b.fill("large", 70, LARGE);
         assert_eq!(b.present("large", 70), 70);
         (0..70).for_each(|n| assert!(b.delete(&format!("large{n:05}"))));
-        // The mover sees it; nothing is due to be given back yet.
+        // The mover sees it in two seconds; nothing is due to be given back yet.
+        for _ in 0..2 {
+            b.tick();
+            b.store.clock().advance(1);
+        }
         b.tick();
         assert!(b.shard().slabs.available_pages() < 60);
         b
