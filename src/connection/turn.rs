@@ -35,21 +35,19 @@ pub(super) struct Turn {
     held: Held,
 }
 
-/// Some of a worker's input.
+/// Some of a worker's input: start and end in one word. Two that are written one by one and read
+/// at once would wait for each other.
 #[derive(Clone, Copy)]
-struct Span {
-    from: u32,
-    to: u32,
-}
+struct Span(u64);
 
 impl Span {
     fn of(range: Range<usize>) -> Span {
-        Span { from: range.start as u32, to: range.end as u32 }
+        Span((range.start as u64) << 32 | range.end as u64)
     }
 
     #[inline]
     fn range(self) -> Range<usize> {
-        self.from as usize..self.to as usize
+        (self.0 >> 32) as usize..self.0 as u32 as usize
     }
 }
 
