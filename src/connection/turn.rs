@@ -360,14 +360,10 @@ impl Connection {
             self.block_lines();
             return Ok(Next::Wait);
         }
-        let again = self.yielded || self.readable;
-        if matches!(self.state, State::Command) {
-            return Ok(if again { Next::Again } else { Next::Wait });
-        }
         Ok(match self.state {
             State::Closing(_) => Next::Close,
             State::Dump(_) => Next::Again,
-            _ if again => Next::Again,
+            _ if self.yielded || self.readable => Next::Again,
             State::Watch(_) => Next::Watch,
             _ => Next::Wait,
         })

@@ -11,11 +11,11 @@
 //! A page's earliest deadline is never later than what is on it, but for a page that is being
 //! visited: whoever empties the cell looks at all chunks, or puts back what it took.
 
-use super::Store;
 use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::{Key, Local};
 use super::upkeep::Pace;
+use super::{Store, evict};
 use crate::clock::Seconds;
 use crate::config::Layout;
 use crate::item::{Shape, State};
@@ -239,18 +239,22 @@ impl Shard {
         if !return_pages || !self.slabs.is_empty(page) {
             return;
         }
-        let mut guard = self.slabs.lock(class);
+        let guard = self.slabs.lock(class);
         // Whose page it is, and that it is empty, counts only now.
-        let mine = self.slabs.owner_of(page) == class && guard.used_on(page) == 0;
-        if mine && guard.free_chunks() > self.chunks_to_keep(class) && guard.start_drain(page) {
-            drop(guard);
-            self.end_drain(page, class, None);
+        if self.slabs.owner_of(page) == class && guard.used_on(page) == 0 {
+            self.release_empty(guard, page);
         }
     }
 
-    /// Free chunks with which a class gives no page back.
-    pub fn chunks_to_keep(&self, class: ClassId) -> u64 {
-        u64::from(self.slabs.geometry().chunks_per_page(class)) * PAGES_KEPT
+    /// Gives an empty page of a class to the pool, if it has more free chunks than it may need.
+    pub fn release_empty(&self, mut class: evict::Class<'_>, page: PageNo) -> bool {
+        let id = class.class();
+        let kept = u64::from(self.slabs.geometry().chunks_per_page(id)) * PAGES_KEPT;
+        if class.free_chunks() <= kept || !class.start_drain(page) {
+            return false;
+        }
+        drop(class);
+        self.end_drain(page, id, None)
     }
 
     /// Frees some expired items of the class, for an allocation that needs a chunk; false where

@@ -53,7 +53,9 @@ impl Shard {
             let Some(donor) = self.offer.accept() else { break };
             // One lock at a time.
             drop(short);
-            if !self.release_page_of(donor) {
+            let donor = self.slabs.lock(donor);
+            let page = donor.empty_page(LOOK_FOR_EMPTY);
+            if !page.is_some_and(|page| self.release_empty(donor, page)) {
                 self.offer.renew(None);
             }
             short = self.slabs.lock(class);
@@ -62,16 +64,6 @@ impl Shard {
             }
         }
         Err(short)
-    }
-
-    /// Gives an empty page of a class that has more than it may need to the pool.
-    fn release_page_of(&self, class: ClassId) -> bool {
-        let mut guard = self.slabs.lock(class);
-        let spares = guard.free_chunks() > self.chunks_to_keep(class);
-        let Some(page) = guard.empty_page(LOOK_FOR_EMPTY).filter(|_| spares) else { return false };
-        let drains = guard.start_drain(page);
-        drop(guard);
-        drains && self.end_drain(page, class, None)
     }
 
     /// Empties a page of one of the classes that have the most, for `class` or for the index;
