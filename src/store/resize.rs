@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::flush::Horizon;
-use super::index::{self, BLOCK_BYTES, LINE_BYTES, LINE_STEP, Load, MOVE_NODES, Step};
+use super::index::{self, BLOCK_BYTES, Growth, LINE_BYTES, LINE_STEP, Load, MOVE_NODES, Step};
 use super::savings::Payment;
 use super::shard::Shard;
 use super::types::Local;
@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
 /// So many per cent of the items at which it grows, and it does so without its memory.
 const OVERLOAD_MAX_PCT: u64 = 150;
-/// Lines moved in one step: some tens of microseconds of work.
-const LINES_PER_STEP: u32 = 32;
+/// Lines moved in one step: some twenty microseconds of work.
+const LINES_PER_STEP: u32 = 12;
 /// One node for so many lines is kept free, for writes between two steps.
 const LINES_PER_SPARE_NODE: u32 = 128;
 /// Smallest item, with its share of the index: what bounds the number of items.
@@ -51,6 +51,15 @@ fn aim(items: u64, lines: u32, floor: u32) -> Aim {
     if fewer < lines { Aim::Shrink(fewer) } else { Aim::Stay }
 }
 
+/// Whether a growth keeps up with the items: it is to be done when they have come for three
+/// quarters of the new lines, and there is no haste before that.
+fn pace(items: u64, growth: Growth) -> Pace {
+    let [old, new, moved] = [growth.old, growth.new, growth.moved].map(u64::from);
+    let (more, due) = (items.saturating_sub(old * LOAD_MAX), (new - old) * LOAD_MAX * 3 / 4);
+    // The share of those that is here, beside the share of the lines that is moved.
+    if more * old > moved * due { Pace::Urgent } else { Pace::Spare }
+}
+
 impl Store {
     /// A bounded step of the upkeep of some shard's index. One thread alone may call it.
     pub(super) fn resize_step(&self, l: &Local) -> Pace {
@@ -62,8 +71,8 @@ impl Store {
         let index = &shard.index;
         let nodes = shard.keep_nodes(l, horizon);
         if index.is_resizing() {
-            let pace = if index.is_growing() { Pace::Urgent } else { Pace::Spare };
-            return if shard.move_lines(l) { pace } else { nodes };
+            let pace = index.growth().map(|growth| pace(shard.items.load(Relaxed), growth));
+            return if shard.move_lines(l) { pace.unwrap_or(Pace::Spare) } else { nodes };
         }
         if index.planned().is_some() {
             return if self.begins_growth(shard) { Pace::Urgent } else { nodes };
@@ -225,6 +234,29 @@ mod tests {
         for ((items, lines, floor), wanted) in table {
             assert_eq!(aim(items, lines, floor), wanted, "{items} items, {lines} lines");
         }
+    }
+
+    #[test]
+    fn a_growth_goes_as_fast_as_items_come() {
+        let table = [
+            // As many as it began with, and fewer.
+            (11_000, 0, Pace::Spare),
+            (9_000, 0, Pace::Spare),
+            (11_100, 0, Pace::Urgent),
+            // Due are 4,125 more.
+            (11_100, 25, Pace::Spare),
+            (11_100, 24, Pace::Urgent),
+            (15_100, 999, Pace::Spare),
+            (15_200, 999, Pace::Urgent),
+            (99_000, 999, Pace::Urgent),
+        ];
+        for (items, moved, wanted) in table {
+            let growth = Growth { old: 1000, new: 1500, moved };
+            assert_eq!(pace(items, growth), wanted, "{items} items, {moved} moved");
+        }
+        // A small growth is to be done sooner.
+        assert_eq!(pace(11_100, Growth { old: 1000, new: 1128, moved: 90 }), Pace::Urgent);
+        assert_eq!(pace(11_100, Growth { old: 1000, new: 1128, moved: 100 }), Pace::Spare);
     }
 
     /// Whatever the number of items, what follows from it asks for nothing more.

@@ -26,7 +26,7 @@ mod span;
 
 pub use line::{LineGuard, Slot};
 pub use nodes::{BLOCK_BYTES, MOVE_NODES};
-pub use resize::{Load, Step};
+pub use resize::{Growth, Load, Step};
 
 use crate::item::prefetch;
 use line::{LIVE, LOCKED, Segment, tag_of};

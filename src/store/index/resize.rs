@@ -49,6 +49,16 @@ pub struct Load {
     hashed: Vec<(u64, ChunkRef)>,
 }
 
+/// How far a growth is.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    /// Lines before it, and once it is done.
+    pub old: u32,
+    pub new: u32,
+    /// Of those before it, what is moved.
+    pub moved: u32,
+}
+
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -110,6 +120,13 @@ impl Index {
         assert!(self.floor() <= lines && lines <= self.ceiling().min(old.saturating_mul(2)));
         let boundary = if lines > old { old } else { 0 };
         self.geometry.store(Geometry::new(old, lines, boundary).0, Release);
+    }
+
+    /// How far it has grown, while it does.
+    pub fn growth(&self) -> Option<Growth> {
+        let g = self.geometry();
+        let (old, new) = (g.old(), g.new_lines());
+        g.growing().then(|| Growth { old, new, moved: old - g.boundary() })
     }
 
     /// Moves the references of the next line to where they belong from now on. `warm` is told of
