@@ -5,7 +5,8 @@
 //! The server has processor 0, the client processor 1. A second client makes the server do those
 //! things, which takes of the server's processor by itself; so what the load waits beside it is
 //! compared with the waits beside a second client that asks as often for something that sets
-//! nothing off.
+//! nothing off. The two take turns of a second, so that good and bad moments of the machine come to
+//! both alike.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -22,7 +23,7 @@ mod zipf;
 use clap::{Parser, ValueEnum};
 use common::{Client, Server, server_path};
 use harness::Harness;
-use live::{Clients, Draws, Load, Protocol, fill, measure, percentiles};
+use live::{Clients, Draws, Figures, Load, Protocol, fill, measure, percentiles};
 use process::{median, pin};
 use side::{Script, Side, VALUE};
 use std::io::Result;
@@ -40,8 +41,8 @@ const WIDE_VALUE: usize = 1_000;
 /// Between two moves of pages, and two crawls.
 const MOVE_PAUSE: Duration = Duration::from_millis(5);
 const CRAWL_PAUSE: Duration = Duration::from_millis(20);
-/// Longer than growing takes.
-const NO_END: Duration = Duration::from_secs(3600);
+/// Of a phase in one piece; the first of the three phases is a fourth of the others.
+const TURN: Duration = Duration::from_secs(1);
 /// A request that does nothing.
 const NOTHING: &str = "mn\r\n";
 
@@ -50,11 +51,11 @@ const NOTHING: &str = "mn\r\n";
 struct Args {
     #[arg(long, value_delimiter = ',', default_value = "grow,pages,crawl,flush")]
     cases: Vec<Case>,
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds of one measurement; growing takes as long as it takes
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
+    /// Seconds of a phase, in whole turns; growing takes as long as it takes
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
     /// Items that the index grows to
     #[arg(long, default_value_t = 10_000_000)]
     items: u64,
@@ -78,7 +79,7 @@ enum Case {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// No second client.
+    /// No second client. What the loaded one before it has left over is done here.
     Alone,
     /// One that sets nothing off.
     Quiet,
@@ -96,14 +97,42 @@ const COUNTED: [&str; 4] =
     ["upkeep_longest_us", "upkeep_over_500us", "lock_wait_longest_us", "lock_waits_over_500us"];
 
 /// What one phase of one round came to.
+#[derive(Default)]
 struct Measured {
-    ops: f64,
-    waits: [f64; SHARES.len()],
-    /// What the second client had done in a second, and refused.
-    beside: [f64; 2],
+    ops: u64,
+    took: Duration,
+    /// From here on in microseconds, all of them.
+    waits: Vec<f32>,
+    shares: [f64; SHARES.len()],
+    /// What the second client had done, and refused.
+    beside: [u64; 2],
     /// What the server counted meanwhile, as [`COUNTED`]; not a number where it counts no such
     /// thing.
     counted: [f64; COUNTED.len()],
+}
+
+impl Measured {
+    fn add(&mut self, figures: Figures, [tick, ticks, wait, waits]: [f64; COUNTED.len()]) {
+        self.ops += figures.tally.done();
+        self.took += figures.took;
+        self.waits.extend(figures.tally.waits);
+        let [longest_tick, long_ticks, longest_wait, long_waits] = &mut self.counted;
+        *longest_tick = longest_tick.max(tick);
+        *long_ticks += ticks;
+        *longest_wait = longest_wait.max(wait);
+        *long_waits += waits;
+    }
+
+    /// All turns were taken.
+    fn end(mut self, side: Option<Side>) -> Measured {
+        self.shares = percentiles(&mut std::mem::take(&mut self.waits), SHARES);
+        self.beside = side.map_or([0; 2], |side| [side.done, side.refused]);
+        self
+    }
+
+    fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.took.as_secs_f64()
+    }
 }
 
 fn main() -> ExitCode {
@@ -114,7 +143,7 @@ fn main() -> ExitCode {
     let smoke = args.harness.smoke();
     if smoke {
         live::check();
-        args = Args { rounds: 1, seconds: 0.05, items: 2_000, require: None, ..args };
+        args = Args { rounds: 1, seconds: 1, items: 2_000, require: None, ..args };
     } else {
         pin(std::process::id(), 1);
     }
@@ -147,8 +176,9 @@ fn main() -> ExitCode {
 
 /// The ratio of the loaded p99.9 to the quiet one.
 fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
-    let of_quiet =
-        |at: usize| median(rounds.iter().map(|round| round[at].waits[P999] / round[1].waits[P999]));
+    let of_quiet = |at: usize| {
+        median(rounds.iter().map(|round| round[at].shares[P999] / round[1].shares[P999]))
+    };
     for (at, phase) in PHASES.iter().enumerate() {
         let of = |figure: &dyn Fn(&Measured) -> f64| {
             median(rounds.iter().map(|round| figure(&round[at])))
@@ -158,9 +188,9 @@ fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
             format!("{case:?}").to_lowercase(),
             format!("{phase:?}").to_lowercase()
         );
-        print!(" {:>9.0}", of(&|m| m.ops));
-        (0..SHARES.len()).for_each(|share| print!(" {:>7.0}", of(&|m| m.waits[share])));
-        let [done, refused] = [0, 1].map(|which| of(&|m| m.beside[which]));
+        print!(" {:>9.0}", of(&|m| m.per_second(m.ops)));
+        (0..SHARES.len()).for_each(|share| print!(" {:>7.0}", of(&|m| m.shares[share])));
+        let [done, refused] = [0, 1].map(|which| of(&|m| m.per_second(m.beside[which])));
         print!(" {done:>9.0} {refused:>9.0} {:>9.2}", of_quiet(at));
         for which in 0..COUNTED.len() {
             let most = rounds.iter().map(|round| round[at].counted[which]).fold(f64::NAN, f64::max);
@@ -175,6 +205,7 @@ fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
 struct Round<'a> {
     case: Case,
     args: &'a Args,
+    smoke: bool,
     server: Server,
     load: Load,
     /// Keys of the second client.
@@ -210,35 +241,53 @@ impl Round<'_> {
         let all = Script::Sets { keys, value, once: true, flush_every: None };
         Side::new(server.port, all, Duration::ZERO)?.finish()?;
         let classes = if case == Case::Pages { largest_classes(&server) } else { [0; 2] };
-        Ok(Round { case, args, server, load, keys, classes })
+        Ok(Round { case, args, smoke, server, load, keys, classes })
     }
 
     fn run(self) -> Result<[Measured; 3]> {
         let draws = Draws::new(&self.load);
-        let [alone, quiet, loaded] = PHASES.map(|phase| self.measure(phase, &draws));
-        Ok([alone?, quiet?, loaded?])
+        let mut clients = Clients::open(self.server.port, &self.load, &draws)?;
+        let [alone, quiet, loaded] = PHASES.map(|phase| self.second_client(phase));
+        let mut sides = [alone?, quiet?, loaded?];
+        let mut measured: [Measured; 3] = Default::default();
+        for turns in 1.. {
+            let mut goes_on = true;
+            for ((phase, side), measured) in PHASES.iter().zip(&mut sides).zip(&mut measured) {
+                goes_on = self.turn(*phase, side, &mut clients, measured)?;
+            }
+            let ended = match self.case {
+                Case::Grow => !goes_on,
+                _ => turns >= self.args.seconds,
+            };
+            if ended {
+                break;
+            }
+        }
+        let ended = sides.into_iter().zip(measured).map(|(side, measured)| measured.end(side));
+        Ok(<[Measured; 3]>::try_from(ended.collect::<Vec<_>>()).ok().expect("three phases"))
     }
 
-    fn measure(&self, phase: Phase, draws: &Draws) -> Result<Measured> {
-        let (port, pid) = (self.server.port, self.server.pid());
-        let mut clients = Clients::open(port, &self.load, draws)?;
-        let mut side = self.second_client(phase)?;
-        let until_done = matches!((self.case, phase), (Case::Grow, Phase::Loaded));
-        let length = Duration::from_secs_f64(self.args.seconds);
-        let length = if until_done { NO_END } else { length };
+    /// One turn of a phase; false where its second client has done all it had to.
+    fn turn(
+        &self,
+        phase: Phase,
+        side: &mut Option<Side>,
+        clients: &mut Clients<'_>,
+        measured: &mut Measured,
+    ) -> Result<bool> {
+        let length = if self.smoke { TURN / 20 } else { TURN };
+        let length = if let Phase::Alone = phase { length / 4 } else { length };
         let mut teller = self.server.connect();
         teller.send(b"stats reset\r\n");
         assert_eq!(teller.line(), "RESET");
-        let beside = || side.as_mut().map_or(Ok(true), Side::turn);
-        let mut figures = measure(&mut clients, pid, length, beside)?;
-        let took = figures.took.as_secs_f64();
-        let beside = side.map_or([0; 2], |side| [side.done, side.refused]);
-        Ok(Measured {
-            ops: figures.ops(),
-            waits: percentiles(&mut figures.tally.waits, SHARES),
-            beside: beside.map(|count| count as f64 / took),
-            counted: counted(&mut teller),
-        })
+        let mut goes_on = true;
+        let beside = || {
+            goes_on = side.as_mut().map_or(Ok(true), Side::turn)?;
+            Ok(goes_on)
+        };
+        let figures = measure(clients, self.server.pid(), length, beside)?;
+        measured.add(figures, counted(&mut teller));
+        Ok(goes_on)
     }
 
     fn second_client(&self, phase: Phase) -> Result<Option<Side>> {
