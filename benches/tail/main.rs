@@ -101,7 +101,7 @@ const COUNTED: [&str; 4] =
 struct Measured {
     ops: u64,
     took: Duration,
-    /// From here on in microseconds, all of them.
+    /// All of them in microseconds, and in the end those of which [`SHARES`] are no longer.
     waits: Vec<f32>,
     shares: [f64; SHARES.len()],
     /// What the second client had done, and refused.
@@ -117,9 +117,11 @@ impl Measured {
         self.took += figures.took;
         self.waits.extend(figures.tally.waits);
         let [longest_tick, long_ticks, longest_wait, long_waits] = &mut self.counted;
-        *longest_tick = longest_tick.max(tick);
+        // What is not a number stays so.
+        let longer = |a: f64, b: f64| if a > b { a } else { b };
+        *longest_tick = longer(*longest_tick, tick);
         *long_ticks += ticks;
-        *longest_wait = longest_wait.max(wait);
+        *longest_wait = longer(*longest_wait, wait);
         *long_waits += waits;
     }
 
