@@ -101,8 +101,9 @@ const COUNTED: [&str; 4] =
 struct Measured {
     ops: u64,
     took: Duration,
-    /// All of them in microseconds, and in the end those of which [`SHARES`] are no longer.
+    /// In microseconds, until the phase has ended.
     waits: Vec<f32>,
+    /// The wait that so many of all, [`SHARES`], are not above, from then on.
     shares: [f64; SHARES.len()],
     /// What the second client had done, and refused.
     beside: [u64; 2],
@@ -126,10 +127,9 @@ impl Measured {
     }
 
     /// All turns were taken.
-    fn end(mut self, side: Option<Side>) -> Measured {
+    fn end(&mut self, side: Option<Side>) {
         self.shares = percentiles(&mut std::mem::take(&mut self.waits), SHARES);
         self.beside = side.map_or([0; 2], |side| [side.done, side.refused]);
-        self
     }
 
     fn per_second(&self, count: u64) -> f64 {
@@ -142,8 +142,7 @@ fn main() -> ExitCode {
     if !args.harness.wants("tail") {
         return ExitCode::SUCCESS;
     }
-    let smoke = args.harness.smoke();
-    if smoke {
+    if args.harness.smoke() {
         live::check();
         args = Args { rounds: 1, seconds: 1, items: 2_000, require: None, ..args };
     } else {
@@ -168,7 +167,7 @@ fn main() -> ExitCode {
     );
     let mut holds = true;
     for &case in &args.cases {
-        let round = |_| Round::start(case, &args, smoke).expect("answers").run().expect("answers");
+        let round = |_| Round::start(case, &args).expect("answers").run().expect("answers");
         let rounds: Vec<[Measured; 3]> = (0..args.rounds).map(round).collect();
         let worst = print(case, &rounds);
         holds &= args.require.is_none_or(|most| worst <= most);
@@ -207,7 +206,6 @@ fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
 struct Round<'a> {
     case: Case,
     args: &'a Args,
-    smoke: bool,
     server: Server,
     load: Load,
     /// Keys of the second client.
@@ -217,9 +215,9 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn start(case: Case, args: &Args, smoke: bool) -> Result<Round<'_>> {
+    fn start(case: Case, args: &Args) -> Result<Round<'_>> {
         let server = Server::start_binary(&server_path(), &["-t", "1", "-m", "2048"]);
-        if !smoke {
+        if !args.harness.smoke() {
             pin(server.pid(), 0);
         }
         let load = Load {
@@ -243,7 +241,7 @@ impl Round<'_> {
         let all = Script::Sets { keys, value, once: true, flush_every: None };
         Side::new(server.port, all, Duration::ZERO)?.finish()?;
         let classes = if case == Case::Pages { largest_classes(&server) } else { [0; 2] };
-        Ok(Round { case, args, smoke, server, load, keys, classes })
+        Ok(Round { case, args, server, load, keys, classes })
     }
 
     fn run(self) -> Result<[Measured; 3]> {
@@ -265,8 +263,8 @@ impl Round<'_> {
                 break;
             }
         }
-        let ended = sides.into_iter().zip(measured).map(|(side, measured)| measured.end(side));
-        Ok(<[Measured; 3]>::try_from(ended.collect::<Vec<_>>()).ok().expect("three phases"))
+        measured.iter_mut().zip(sides).for_each(|(measured, side)| measured.end(side));
+        Ok(measured)
     }
 
     /// One turn of a phase; false where its second client has done all it had to.
@@ -277,7 +275,7 @@ impl Round<'_> {
         clients: &mut Clients<'_>,
         measured: &mut Measured,
     ) -> Result<bool> {
-        let length = if self.smoke { TURN / 20 } else { TURN };
+        let length = if self.args.harness.smoke() { TURN / 20 } else { TURN };
         let length = if let Phase::Alone = phase { length / 4 } else { length };
         let mut teller = self.server.connect();
         teller.send(b"stats reset\r\n");

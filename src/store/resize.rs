@@ -71,8 +71,8 @@ impl Store {
         let index = &shard.index;
         let nodes = shard.keep_nodes(l, horizon);
         if index.is_resizing() {
-            let pace = index.growth().map(|growth| pace(shard.items.load(Relaxed), growth));
-            return if shard.move_lines(l) { pace.unwrap_or(Pace::Spare) } else { nodes };
+            let pace = index.growth().map_or(Pace::Spare, |g| pace(shard.items.load(Relaxed), g));
+            return if shard.move_lines(l) { pace } else { nodes };
         }
         if index.planned().is_some() {
             return if self.begins_growth(shard) { Pace::Urgent } else { nodes };
