@@ -38,7 +38,7 @@ pub use grain::Grain;
 pub use page::{PageNo, earliest_of};
 pub use restore::Restored;
 pub use slabs::{Options, Place, Slabs};
-pub use waits::Waits;
+pub use waits::{LongWaits, Waits, work_in_background};
 pub use words::Words;
 
 use std::num::NonZeroU32;

@@ -73,6 +73,7 @@ pub use pins::Pin;
 pub use read::Hit;
 pub use requests::{Arith, Delete, Deleter, Fetch, Get, Set, SetMode, Touch};
 pub use restart::Restart;
+pub use slab::LongWaits;
 pub use types::{
     ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, MemoryInfo,
     Outcome, Refusal, StoreInfo,

@@ -6,7 +6,7 @@ use super::types::{ClassInfo, GhostInfo, MemoryInfo, SIZE_STEP, StoreInfo};
 use super::{BUCKET_BYTES, Store, Worth, read::seconds_left};
 use crate::item::{Shape, State};
 use slab::sync::Ordering::Relaxed;
-use slab::{ClassId, Waits};
+use slab::{ClassId, LongWaits, Waits};
 
 impl Store {
     /// Every class, in the order of their ids, also those without pages. Figures that only a look
@@ -56,12 +56,12 @@ impl Store {
         }
     }
 
-    /// Of the waits for a lock that were too long, the longest in microseconds, and how many.
-    pub fn long_waits(&self) -> (u64, u64) {
-        let waits = self.shards.iter().flat_map(|s| [s.slabs.waits(), s.index.waits()]);
-        waits
-            .map(Waits::figures)
-            .fold((0, 0), |(longest, count), (us, more)| (longest.max(us), count + more))
+    /// The waits for a lock that were too long: those of requests, and those of the upkeep.
+    pub fn long_waits(&self) -> [LongWaits; 2] {
+        [Waits::of_requests, Waits::of_background].map(|figures| {
+            let waits = self.shards.iter().flat_map(|s| [s.slabs.waits(), s.index.waits()]);
+            waits.map(figures).fold(LongWaits::default(), LongWaits::and)
+        })
     }
 
     pub fn info(&self) -> StoreInfo {

@@ -46,6 +46,7 @@ pub(super) const LINES_PER_GHOST: u32 = 4;
 impl Store {
     /// The thread that calls [`Store::tick`] is the one that calls this first.
     pub fn is_upkeep(&self) {
+        slab::work_in_background();
         let _ = self.upkeep.set(std::thread::current());
     }
 

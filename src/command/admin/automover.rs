@@ -3,7 +3,7 @@
 
 use super::{Rows, StatLines};
 use crate::clock::Clock;
-use crate::store::{GhostInfo, Moved, Store, Why, Worth};
+use crate::store::{GhostInfo, LongWaits, Moved, Store, Why, Worth};
 use std::fmt::Display;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,8 +16,8 @@ struct Automover<'a> {
     /// Of the background thread: its longest tick in microseconds, how many were too long, and
     /// the longest by the clock.
     upkeep: [u64; 3],
-    /// Of the waits for a lock that were too long, the longest in microseconds, and how many.
-    waits: (u64, u64),
+    /// The waits for a lock that were too long: those of requests, and those of the upkeep.
+    waits: [LongWaits; 2],
     /// From class 1 on.
     worths: &'a [Worth],
     /// Oldest first.
@@ -40,6 +40,7 @@ pub(super) fn of(store: &Store) -> StatLines {
 
 fn format(a: &Automover<'_>) -> StatLines {
     let mut rows = Rows::default();
+    let [of_requests, of_upkeep] = a.waits;
     rows.put_all([
         ("ghost_lines", a.ghost.lines),
         ("ghost_bytes", a.ghost.bytes),
@@ -49,8 +50,10 @@ fn format(a: &Automover<'_>) -> StatLines {
         ("upkeep_longest_us", a.upkeep[0]),
         ("upkeep_over_500us", a.upkeep[1]),
         ("upkeep_longest_wall_us", a.upkeep[2]),
-        ("lock_wait_longest_us", a.waits.0),
-        ("lock_waits_over_500us", a.waits.1),
+        ("upkeep_lock_wait_longest_us", of_upkeep.longest_us),
+        ("upkeep_lock_waits_over_500us", of_upkeep.count),
+        ("lock_wait_longest_us", of_requests.longest_us),
+        ("lock_waits_over_500us", of_requests.count),
     ]);
     for (id, worth) in (1..).zip(a.worths).filter(|(_, worth)| worth.pages > 0) {
         class(&mut rows, id, worth);
@@ -113,7 +116,9 @@ mod tests {
     fn lines(worths: &[Worth], moves: &[Moved]) -> Vec<String> {
         let ghost = GhostInfo { lines: 2, bytes: 128, gains: 9, false_gains: 1 };
         let clock = &Clock::manual(1_700_000_000);
-        let (upkeep, waits) = ([77, 0, 90], (600, 1));
+        let waits = [(600, 1), (0, 0)];
+        let waits = waits.map(|(longest_us, count)| LongWaits { longest_us, count });
+        let upkeep = [77, 0, 90];
         let given = Automover { clock, ghost, misses: 50, upkeep, waits, worths, moves };
         let StatLines::Pairs(pairs) = format(&given) else { panic!("not pairs") };
         pairs.into_iter().map(|(name, value)| format!("{name} {value}")).collect()
@@ -137,6 +142,8 @@ mod tests {
                 "upkeep_longest_us 77",
                 "upkeep_over_500us 0",
                 "upkeep_longest_wall_us 90",
+                "upkeep_lock_wait_longest_us 0",
+                "upkeep_lock_waits_over_500us 0",
                 "lock_wait_longest_us 600",
                 "lock_waits_over_500us 1",
                 "2:pages 12",
@@ -152,7 +159,7 @@ mod tests {
         let by_gain = moved(Some(Why::Gain { from: 0.1, to: 2.0 }));
         let failed = Moved { to: 0, done: false, ..moved(Some(Why::Spare(3.25))) };
         assert_eq!(
-            lines(&[], &[by_gain, failed])[10..],
+            lines(&[], &[by_gain, failed])[12..],
             [
                 "move:1:time 1700000005",
                 "move:1:from 3",
