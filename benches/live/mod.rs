@@ -28,6 +28,9 @@ const INPUT: usize = 256 << 10;
 const FILL_BATCH: usize = 32 << 10;
 /// How much goes by before a measurement, at the most; of a short one a tenth.
 const WARM_UP: Duration = Duration::from_millis(200);
+/// What a client does between two looks at the clock takes some microseconds, a second client's
+/// turn some fifty. Where it took so long, somebody else had its processor.
+const HELD_UP: Duration = Duration::from_micros(250);
 
 /// What clients do, all of them the same.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +95,8 @@ pub struct Tally {
     pub sets: u64,
     /// From a write until its last answer, in microseconds.
     pub waits: Vec<f32>,
+    /// Those of them in which the client was not [held up](HELD_UP) itself.
+    pub undisturbed: Vec<f32>,
 }
 
 impl Tally {
@@ -155,6 +160,32 @@ struct Talk<'a> {
     random: Random,
     input: Vec<u8>,
     tally: Tally,
+    clock: Clock,
+}
+
+/// Tells when the client has not run for a while.
+struct Clock {
+    /// When it was last seen to run.
+    seen: Instant,
+    /// The end of the last time that it did not.
+    held_up: Instant,
+}
+
+impl Clock {
+    /// The time. What was done since the clock was last seen takes no more than [`HELD_UP`].
+    fn now(&mut self) -> Instant {
+        let before = self.seen;
+        self.waited();
+        if self.seen - before > HELD_UP {
+            self.held_up = self.seen;
+        }
+        self.seen
+    }
+
+    /// The client waited for the server until now.
+    fn waited(&mut self) {
+        self.seen = Instant::now();
+    }
 }
 
 impl Talk<'_> {
@@ -175,7 +206,7 @@ impl Talk<'_> {
                 link.asked.push(Asked::Get);
             }
         }
-        link.since = Instant::now();
+        link.since = self.clock.now();
         link.flush()
     }
 
@@ -197,7 +228,11 @@ impl Talk<'_> {
                 if !link.held.is_empty() {
                     return Err(Error::new(ErrorKind::InvalidData, "more than was asked for"));
                 }
-                self.tally.waits.push(link.since.elapsed().as_secs_f32() * 1e6);
+                let wait = (self.clock.now() - link.since).as_secs_f32() * 1e6;
+                self.tally.waits.push(wait);
+                if link.since >= self.clock.held_up {
+                    self.tally.undisturbed.push(wait);
+                }
                 return self.ask(link);
             }
             // A read that filled less than its buffer took all that there was.
@@ -249,7 +284,9 @@ impl<'a> Clients<'a> {
         let dialect = Dialect::new(load.protocol, load.value);
         let idle = (0..load.idle).map(|_| idle(port, &dialect)).collect::<Result<_>>()?;
         let (random, tally) = (Random::new(1), Tally::default());
-        let mut talk = Talk { load: *load, dialect, source, random, input: vec![0; INPUT], tally };
+        let clock = Clock { seen: Instant::now(), held_up: Instant::now() };
+        let input = vec![0; INPUT];
+        let mut talk = Talk { load: *load, dialect, source, random, input, tally, clock };
         let poll = Poll::new()?;
         let mut links = Vec::with_capacity(load.connections);
         for at in 0..load.connections {
@@ -266,10 +303,13 @@ impl<'a> Clients<'a> {
 
     /// Waits until something can be done, and does it.
     pub fn turn(&mut self) -> Result<()> {
+        // Other things were done since the last turn.
+        self.talk.clock.now();
         match self.poll.poll(&mut self.events, Some(PATIENCE)) {
             Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled?,
         }
+        self.talk.clock.waited();
         if self.events.is_empty() {
             return Err(Error::new(ErrorKind::TimedOut, "no answers"));
         }

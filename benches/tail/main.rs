@@ -5,8 +5,8 @@
 //! The server has processor 0, the client processor 1. A second client makes the server do those
 //! things, which takes of the server's processor by itself; so what the load waits beside it is
 //! compared with the waits beside a second client that asks as often for something that sets
-//! nothing off. The two take turns of a second, so that good and bad moments of the machine come to
-//! both alike.
+//! nothing off. The two take turns of a second, each with a server of its own, so that good and bad
+//! moments of the machine come to both alike.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -24,8 +24,10 @@ use clap::{Parser, ValueEnum};
 use common::{Client, Server, server_path};
 use harness::Harness;
 use live::{Clients, Draws, Figures, Load, Protocol, fill, measure, percentiles};
+use nix::sys::signal::Signal;
 use process::{median, pin};
 use side::{Script, Side, VALUE};
+use std::fmt::Debug;
 use std::io::Result;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,7 +43,7 @@ const WIDE_VALUE: usize = 1_000;
 /// Between two moves of pages, and two crawls.
 const MOVE_PAUSE: Duration = Duration::from_millis(5);
 const CRAWL_PAUSE: Duration = Duration::from_millis(20);
-/// Of a phase in one piece; the first of the three phases is a fourth of the others.
+/// Of a phase in one piece; that without a second client has a fourth of it.
 const TURN: Duration = Duration::from_secs(1);
 /// A request that does nothing.
 const NOTHING: &str = "mn\r\n";
@@ -49,7 +51,7 @@ const NOTHING: &str = "mn\r\n";
 #[derive(Parser)]
 #[command(about = "The slowest requests, while the server has other things to do")]
 struct Args {
-    #[arg(long, value_delimiter = ',', default_value = "grow,pages,crawl,flush")]
+    #[arg(long, value_delimiter = ',', default_value = "control,grow,pages,crawl,flush")]
     cases: Vec<Case>,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -62,7 +64,7 @@ struct Args {
     /// Sets of the second client in a second, where it sets
     #[arg(long, default_value_t = 200_000)]
     rate: u64,
-    /// Exit with status 1 where a p99.9 is more than so many times the quiet one
+    /// Exit with status 1 where a p99.9* is more than so many times the quiet one
     #[arg(long)]
     require: Option<f64>,
     #[command(flatten)]
@@ -71,15 +73,17 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Case {
+    /// The loaded phase is as the quiet one: what the machine makes of that by itself.
+    Control,
     Grow,
     Pages,
     Crawl,
     Flush,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// No second client. What the loaded one before it has left over is done here.
+    /// No second client.
     Alone,
     /// One that sets nothing off.
     Quiet,
@@ -92,7 +96,7 @@ const SHARES: [f64; 4] = [0.5, 0.99, 0.999, 0.9999];
 const P999: usize = 2;
 
 /// Of `stats automover`: the longest tick and how many were too long, the longest wait for a lock
-/// that was too long and how many there were.
+/// of a request that was too long and how many there were.
 const COUNTED: [&str; 4] =
     ["upkeep_longest_us", "upkeep_over_500us", "lock_wait_longest_us", "lock_waits_over_500us"];
 
@@ -101,10 +105,15 @@ const COUNTED: [&str; 4] =
 struct Measured {
     ops: u64,
     took: Duration,
-    /// In microseconds, until the phase has ended.
-    waits: Vec<f32>,
-    /// The wait that so many of all, [`SHARES`], are not above, from then on.
+    /// In microseconds, while the phase is under way: of all requests, and of those in which the
+    /// client was not held up itself.
+    waits: [Vec<f32>; 2],
+    /// The wait that so many of all, [`SHARES`], are not above, once it has ended; and that of
+    /// [`P999`] of the others.
     shares: [f64; SHARES.len()],
+    undisturbed: f64,
+    /// How many of a hundred requests were held up.
+    held_up: f64,
     /// What the second client had done, and refused.
     beside: [u64; 2],
     /// What the server counted meanwhile, as [`COUNTED`]; not a number where it counts no such
@@ -116,7 +125,8 @@ impl Measured {
     fn add(&mut self, figures: Figures, [tick, ticks, wait, waits]: [f64; COUNTED.len()]) {
         self.ops += figures.tally.done();
         self.took += figures.took;
-        self.waits.extend(figures.tally.waits);
+        self.waits[0].extend(figures.tally.waits);
+        self.waits[1].extend(figures.tally.undisturbed);
         let [longest_tick, long_ticks, longest_wait, long_waits] = &mut self.counted;
         // What is not a number stays so.
         let longer = |a: f64, b: f64| if a > b { a } else { b };
@@ -124,12 +134,6 @@ impl Measured {
         *long_ticks += ticks;
         *longest_wait = longer(*longest_wait, wait);
         *long_waits += waits;
-    }
-
-    /// All turns were taken.
-    fn end(&mut self, side: Option<Side>) {
-        self.shares = percentiles(&mut std::mem::take(&mut self.waits), SHARES);
-        self.beside = side.map_or([0; 2], |side| [side.done, side.refused]);
     }
 
     fn per_second(&self, count: u64) -> f64 {
@@ -148,177 +152,187 @@ fn main() -> ExitCode {
     } else {
         pin(std::process::id(), 1);
     }
-    println!(
-        "{:<6} {:<7} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7}",
-        "case",
-        "phase",
-        "ops/s",
-        "p50 us",
-        "p99",
-        "p99.9",
-        "p99.99",
-        "beside/s",
-        "refused/s",
-        "of quiet",
-        "tick us",
-        ">500",
-        "lock us",
-        ">500"
-    );
+    print_head();
     let mut holds = true;
     for &case in &args.cases {
-        let round = |_| Round::start(case, &args).expect("answers").run().expect("answers");
-        let rounds: Vec<[Measured; 3]> = (0..args.rounds).map(round).collect();
+        let round = |_| round(case, &args).expect("answers");
+        let rounds: Vec<Vec<Measured>> = (0..args.rounds).map(round).collect();
         let worst = print(case, &rounds);
         holds &= args.require.is_none_or(|most| worst <= most);
     }
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The ratio of the loaded p99.9 to the quiet one.
-fn print(case: Case, rounds: &[[Measured; 3]]) -> f64 {
-    let of_quiet = |at: usize| {
-        median(rounds.iter().map(|round| round[at].shares[P999] / round[1].shares[P999]))
+fn print_head() {
+    print!("{:<7} {:<6} {:>7}", "case", "phase", "ops/s");
+    for column in ["p50 us", "p99", "p99.9", "p99.99", "of quiet", "held %", "p99.9*", "of quiet"] {
+        print!(" {column:>8}");
+    }
+    for column in ["beside/s", "refused", "tick us", ">500", "lock us", ">500"] {
+        print!(" {column:>8}");
+    }
+    println!();
+}
+
+/// The ratio of the loaded p99.9 to the quiet one, of requests that were not held up.
+fn print(case: Case, rounds: &[Vec<Measured>]) -> f64 {
+    // Of a phase, and in times of the quiet one's.
+    let of = |at: usize, figure: &dyn Fn(&Measured) -> f64| {
+        median(rounds.iter().map(|round| figure(&round[at])))
+    };
+    let of_quiet = |at: usize, figure: &dyn Fn(&Measured) -> f64| {
+        median(rounds.iter().map(|round| figure(&round[at]) / figure(&round[1])))
     };
     for (at, phase) in PHASES.iter().enumerate() {
-        let of = |figure: &dyn Fn(&Measured) -> f64| {
-            median(rounds.iter().map(|round| figure(&round[at])))
-        };
-        print!(
-            "{:<6} {:<7}",
-            format!("{case:?}").to_lowercase(),
-            format!("{phase:?}").to_lowercase()
-        );
-        print!(" {:>9.0}", of(&|m| m.per_second(m.ops)));
-        (0..SHARES.len()).for_each(|share| print!(" {:>7.0}", of(&|m| m.shares[share])));
-        let [done, refused] = [0, 1].map(|which| of(&|m| m.per_second(m.beside[which])));
-        print!(" {done:>9.0} {refused:>9.0} {:>9.2}", of_quiet(at));
+        let name = |name: &dyn Debug| format!("{name:?}").to_lowercase();
+        print!("{:<7} {:<6}", name(&case), name(phase));
+        print!(" {:>7.0}", of(at, &|m| m.per_second(m.ops)));
+        (0..SHARES.len()).for_each(|share| print!(" {:>8.0}", of(at, &|m| m.shares[share])));
+        print!(" {:>8.2}", of_quiet(at, &|m| m.shares[P999]));
+        print!(" {:>8.3}", of(at, &|m| m.held_up));
+        print!(" {:>8.0} {:>8.2}", of(at, &|m| m.undisturbed), of_quiet(at, &|m| m.undisturbed));
+        (0..2).for_each(|which| print!(" {:>8.0}", of(at, &|m| m.per_second(m.beside[which]))));
         for which in 0..COUNTED.len() {
             let most = rounds.iter().map(|round| round[at].counted[which]).fold(f64::NAN, f64::max);
-            print!(" {most:>7.0}");
+            print!(" {most:>8.0}");
         }
         println!();
     }
-    of_quiet(2)
+    of_quiet(2, &|m| m.undisturbed)
 }
 
-/// A server of one case, with what it needs stored.
-struct Round<'a> {
-    case: Case,
-    args: &'a Args,
+/// The phases of a case by turns, each with a fresh server.
+fn round(case: Case, args: &Args) -> Result<Vec<Measured>> {
+    let load = Load {
+        protocol: Protocol::Text,
+        connections: 50,
+        idle: 0,
+        in_flight: 1,
+        keys_per_get: 1,
+        sets: 10,
+        keys: KEYS.min(args.items),
+        zipf: 0.99,
+        value: 100,
+    };
+    let draws = Draws::new(&load);
+    let parts = PHASES.map(|phase| Part::start(phase, case, args, (&load, &draws)));
+    let mut parts = parts.into_iter().collect::<Result<Vec<Part>>>()?;
+    let length = if args.harness.smoke() { TURN / 20 } else { TURN };
+    for turns in 1.. {
+        let mut goes_on = true;
+        for (part, phase) in parts.iter_mut().zip(PHASES) {
+            let length = if phase == Phase::Alone { length / 4 } else { length };
+            goes_on = part.turn(length)?;
+        }
+        let ended = match case {
+            Case::Grow => !goes_on,
+            _ => turns >= args.seconds,
+        };
+        if ended {
+            break;
+        }
+    }
+    Ok(parts.into_iter().map(Part::end).collect())
+}
+
+/// One phase of a round. Its server is stopped while others have their turn, so that it does
+/// nothing in their time and no work of its own is done when nobody looks.
+struct Part<'a> {
     server: Server,
-    load: Load,
-    /// Keys of the second client.
-    keys: u64,
-    /// Two slab classes with pages, where pages are to move.
-    classes: [u32; 2],
+    clients: Clients<'a>,
+    side: Option<Side>,
+    measured: Measured,
 }
 
-impl Round<'_> {
-    fn start(case: Case, args: &Args) -> Result<Round<'_>> {
+impl<'a> Part<'a> {
+    /// Starts a server, and stores what the case needs.
+    fn start(
+        phase: Phase,
+        case: Case,
+        args: &Args,
+        (load, draws): (&Load, &'a Draws),
+    ) -> Result<Part<'a>> {
         let server = Server::start_binary(&server_path(), &["-t", "1", "-m", "2048"]);
         if !args.harness.smoke() {
             pin(server.pid(), 0);
         }
-        let load = Load {
-            protocol: Protocol::Text,
-            connections: 50,
-            idle: 0,
-            in_flight: 1,
-            keys_per_get: 1,
-            sets: 10,
-            keys: KEYS.min(args.items),
-            zipf: 0.99,
-            value: 100,
-        };
-        fill(server.port, &load)?;
+        fill(server.port, load)?;
         let (keys, value) = match case {
-            Case::Grow => (PLAIN_KEYS, VALUE),
+            Case::Control | Case::Grow => (PLAIN_KEYS, VALUE),
             Case::Pages => (WIDE_KEYS, WIDE_VALUE),
             Case::Crawl | Case::Flush => (MANY_KEYS, VALUE),
         };
         let keys = keys.min(args.items);
         let all = Script::Sets { keys, value, once: true, flush_every: None };
         Side::new(server.port, all, Duration::ZERO)?.finish()?;
-        let classes = if case == Case::Pages { largest_classes(&server) } else { [0; 2] };
-        Ok(Round { case, args, server, load, keys, classes })
+        let side = match phase {
+            Phase::Alone => None,
+            _ => Some(second_client(&server, phase, case, (keys, args))?),
+        };
+        let clients = Clients::open(server.port, load, draws)?;
+        server.signal(Signal::SIGSTOP);
+        Ok(Part { server, clients, side, measured: Measured::default() })
     }
 
-    fn run(self) -> Result<[Measured; 3]> {
-        let draws = Draws::new(&self.load);
-        let mut clients = Clients::open(self.server.port, &self.load, &draws)?;
-        let [alone, quiet, loaded] = PHASES.map(|phase| self.second_client(phase));
-        let mut sides = [alone?, quiet?, loaded?];
-        let mut measured: [Measured; 3] = Default::default();
-        for turns in 1.. {
-            let mut goes_on = true;
-            for ((phase, side), measured) in PHASES.iter().zip(&mut sides).zip(&mut measured) {
-                goes_on = self.turn(*phase, side, &mut clients, measured)?;
-            }
-            let ended = match self.case {
-                Case::Grow => !goes_on,
-                _ => turns >= self.args.seconds,
-            };
-            if ended {
-                break;
-            }
-        }
-        measured.iter_mut().zip(sides).for_each(|(measured, side)| measured.end(side));
-        Ok(measured)
-    }
-
-    /// One turn of a phase; false where its second client has done all it had to.
-    fn turn(
-        &self,
-        phase: Phase,
-        side: &mut Option<Side>,
-        clients: &mut Clients<'_>,
-        measured: &mut Measured,
-    ) -> Result<bool> {
-        let length = if self.args.harness.smoke() { TURN / 20 } else { TURN };
-        let length = if let Phase::Alone = phase { length / 4 } else { length };
+    /// One turn; false where the second client has done all it had to.
+    fn turn(&mut self, length: Duration) -> Result<bool> {
+        self.server.signal(Signal::SIGCONT);
         let mut teller = self.server.connect();
         teller.send(b"stats reset\r\n");
         assert_eq!(teller.line(), "RESET");
         let mut goes_on = true;
         let beside = || {
-            goes_on = side.as_mut().map_or(Ok(true), Side::turn)?;
+            goes_on = self.side.as_mut().map_or(Ok(true), Side::turn)?;
             Ok(goes_on)
         };
-        let figures = measure(clients, self.server.pid(), length, beside)?;
-        measured.add(figures, counted(&mut teller));
+        let figures = measure(&mut self.clients, self.server.pid(), length, beside)?;
+        self.measured.add(figures, counted(&mut teller));
+        self.server.signal(Signal::SIGSTOP);
         Ok(goes_on)
     }
 
-    fn second_client(&self, phase: Phase) -> Result<Option<Side>> {
-        let loaded = match phase {
-            Phase::Alone => return Ok(None),
-            Phase::Quiet => false,
-            Phase::Loaded => true,
-        };
-        let (port, rate, keys) = (self.server.port, self.args.rate, self.keys);
-        let sets = |keys, once, flush_every| {
-            let script = Script::Sets { keys, value: VALUE, once, flush_every };
-            Side::setter(port, script, rate)
-        };
-        let lines = |lines: Vec<String>, pause| {
-            let lines = if loaded { lines } else { vec![NOTHING.into()] };
-            Side::new(port, Script::Lines(lines), pause)
-        };
-        let [a, b] = self.classes;
-        let side = match self.case {
-            Case::Grow if loaded => sets(self.args.items, true, None),
-            Case::Grow => sets(keys, false, None),
-            // Twice a second.
-            Case::Flush => sets(keys, false, loaded.then_some(rate / 2)),
-            Case::Crawl => lines(vec!["lru_crawler crawl all\r\n".into()], CRAWL_PAUSE),
-            Case::Pages => {
-                let moves = [(a, b), (b, a)];
-                let moves = moves.map(|(from, to)| format!("slabs reassign {from} {to}\r\n"));
-                lines(moves.into(), MOVE_PAUSE)
-            }
-        };
-        side.map(Some)
+    /// All turns were taken.
+    fn end(mut self) -> Measured {
+        let [mut all, mut undisturbed] = std::mem::take(&mut self.measured.waits);
+        Measured {
+            shares: percentiles(&mut all, SHARES),
+            undisturbed: percentiles(&mut undisturbed, [SHARES[P999]])[0],
+            held_up: 100.0 - undisturbed.len() as f64 * 100.0 / all.len() as f64,
+            beside: self.side.map_or([0; 2], |side| [side.done, side.refused]),
+            ..self.measured
+        }
+    }
+}
+
+/// `keys`: of those that it sets.
+fn second_client(
+    server: &Server,
+    phase: Phase,
+    case: Case,
+    (keys, args): (u64, &Args),
+) -> Result<Side> {
+    let (port, rate) = (server.port, args.rate);
+    let loaded = phase == Phase::Loaded;
+    let sets = |keys, once, flush_every| {
+        let script = Script::Sets { keys, value: VALUE, once, flush_every };
+        Side::setter(port, script, rate)
+    };
+    let lines = |lines: Vec<String>, pause| {
+        let lines = if loaded { lines } else { vec![NOTHING.into()] };
+        Side::new(port, Script::Lines(lines), pause)
+    };
+    match case {
+        Case::Grow if loaded => sets(args.items, true, None),
+        Case::Control | Case::Grow => sets(keys, false, None),
+        // Twice a second.
+        Case::Flush => sets(keys, false, loaded.then_some(rate / 2)),
+        Case::Crawl => lines(vec!["lru_crawler crawl all\r\n".into()], CRAWL_PAUSE),
+        Case::Pages => {
+            let [a, b] = largest_classes(server);
+            let moves = [(a, b), (b, a)];
+            let moves = moves.map(|(from, to)| format!("slabs reassign {from} {to}\r\n"));
+            lines(moves.into(), MOVE_PAUSE)
+        }
     }
 }
 
