@@ -22,8 +22,8 @@ mod tests;
 
 /// Pages that are looked through for what is in a move's way.
 const PAGES_LOOKED_MAX: usize = 4;
-/// Chunks looked at in one step.
-const CHUNKS_PER_STEP: u32 = 128;
+/// Chunks looked at in one step: some forty microseconds of work where each has an item to move.
+const CHUNKS_PER_STEP: u32 = 32;
 /// Rounds over a page with something busy on it, after which a page that the policy chose is left
 /// alone, and one that an operator asked for loses what is pinned.
 const ROUNDS_MAX: u32 = 200;
