@@ -174,12 +174,12 @@ struct Clock {
 impl Clock {
     /// The time. What was done since the clock was last seen takes no more than [`HELD_UP`].
     fn now(&mut self) -> Instant {
-        let before = self.seen;
-        self.waited();
-        if self.seen - before > HELD_UP {
-            self.held_up = self.seen;
+        let now = Instant::now();
+        if now - self.seen > HELD_UP {
+            self.held_up = now;
         }
-        self.seen
+        self.seen = now;
+        now
     }
 
     /// The client waited for the server until now.
