@@ -291,6 +291,7 @@ impl InProcess {
             self.tick_at += match self.store.tick(&self.local) {
                 Pace::Rest => TICK_REST,
                 Pace::Spare => TICK * 100 / u64::from(self.store.settings().bg_cpu_pct),
+                Pace::Soon => TICK * 5,
                 Pace::Urgent => TICK_URGENT,
             };
         }

@@ -99,7 +99,8 @@ fn the_index_follows_its_items_up_and_down() {
         assert!(grown.iter().any(|info| info.hash_is_expanding));
         let last = grown.last().unwrap();
         assert!(!last.hash_is_expanding && last.hash_power_level > start.hash_power_level);
-        assert!(last.hash_bytes > 12_000 / 11 * 64 && last.hash_bytes < 12_000 * 10);
+        // Between 11 and 5.5 items a line of 64 bytes, and nodes.
+        assert!(last.hash_bytes > 12_000 / 11 * 64 && last.hash_bytes < 12_000 * 13);
         for family in 0..3 {
             bench.run(&Op::Drop { family, count: 4_000 - 50 });
         }

@@ -14,6 +14,8 @@ const REST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Per cent of one core for what somebody waits for, also while clients are busy.
 const URGENT_PCT: u32 = 50;
+/// The same for what somebody would wait for later: it slows requests down by a fifth, not to half.
+const SOON_PCT: u32 = 20;
 
 /// Between two looks at whether small pages may be gathered.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
@@ -56,6 +58,7 @@ pub(super) fn rest(pace: Pace, worked: Duration, busy: bool, share: u32) -> Dura
         Pace::Rest => return REST,
         _ if !busy => return Duration::ZERO,
         Pace::Spare => share,
+        Pace::Soon => share.max(SOON_PCT),
         Pace::Urgent => share.max(URGENT_PCT),
     };
     let share = share.clamp(1, 100);
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn while_idle_it_works_on() {
-        for pace in [Pace::Spare, Pace::Urgent] {
+        for pace in [Pace::Spare, Pace::Soon, Pace::Urgent] {
             assert_eq!(rest(pace, STEP, false, 1), Duration::ZERO);
         }
     }
@@ -107,8 +110,11 @@ mod tests {
 
     #[test]
     fn what_somebody_waits_for_gets_more() {
+        assert_eq!(rest(Pace::Soon, STEP, true, 5), STEP * 4, "a fifth of a core");
         assert_eq!(rest(Pace::Urgent, STEP, true, 5), STEP, "half a core");
-        assert_eq!(rest(Pace::Urgent, STEP, true, 80), STEP / 4, "no less than others would");
+        for pace in [Pace::Soon, Pace::Urgent] {
+            assert_eq!(rest(pace, STEP, true, 80), STEP / 4, "no less than others would");
+        }
     }
 
     #[test]

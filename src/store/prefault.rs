@@ -80,13 +80,13 @@ mod tests {
         let index = &bench.shard().index;
         let lines = index.len();
         bench.settle();
-        assert_eq!((index.len(), index.planned()), (lines, Some(lines + lines / 2)));
+        assert_eq!((index.len(), index.planned()), (lines, Some(lines * 2)));
         bench.validate();
         while bench.store.prefault() {}
         assert!(index.planned().is_some() && !index.lacks_memory());
         assert_eq!(bench.tick(), Pace::Urgent);
         bench.settle();
-        assert_eq!((index.len(), index.planned()), (lines + lines / 2, None));
+        assert_eq!((index.len(), index.planned()), (lines * 2, None));
         bench.validate();
     }
 

@@ -37,9 +37,21 @@ enum Aim {
     Shrink(u32),
 }
 
-/// Growth by half and a shrink both lead to two thirds of [`LOAD_MAX`], give or take a step. From
-/// there it takes half as many items again to grow, and the loss of two in five to shrink, so that
-/// neither brings the other about.
+/// The part of its lines that an index grows by, with `left` bytes for pages: all while so much is
+/// left that items will fill them, half while there is plenty, else an eighth. `outside`: the
+/// index's memory is not taken from theirs.
+fn growth_divisor(lines: u32, left: u64, outside: bool) -> u32 {
+    let bytes = u64::from(lines) * LINE_BYTES;
+    match left {
+        _ if left > bytes * 32 => 1,
+        _ if left > bytes * 2 || outside => 2,
+        _ => 8,
+    }
+}
+
+/// Growth by half and a shrink both lead to two thirds of [`LOAD_MAX`], give or take a step, and
+/// growth to twice as many lines to half of it. From there it takes half as many items again to
+/// grow, and the loss of a fifth at least to shrink, so that neither brings the other about.
 fn aim(items: u64, lines: u32, floor: u32) -> Aim {
     if items >= u64::from(lines) * LOAD_MAX {
         return Aim::Grow;
@@ -52,12 +64,17 @@ fn aim(items: u64, lines: u32, floor: u32) -> Aim {
 }
 
 /// Whether a growth keeps up with the items: it is to be done when they have come for three
-/// quarters of the new lines, and there is no haste before that.
+/// quarters of the new lines, and there is no haste before that. Great haste there is where another
+/// quarter of them has come.
 fn pace(items: u64, growth: Growth) -> Pace {
     let [old, new, moved] = [growth.old, growth.new, growth.moved].map(u64::from);
-    let (more, due) = (items.saturating_sub(old * LOAD_MAX), (new - old) * LOAD_MAX * 3 / 4);
+    let (more, quarter) = (items.saturating_sub(old * LOAD_MAX), (new - old) * LOAD_MAX / 4);
     // The share of those that is here, beside the share of the lines that is moved.
-    if more * old > moved * due { Pace::Urgent } else { Pace::Spare }
+    match more * old {
+        here if here > moved * quarter * 3 + old * quarter => Pace::Urgent,
+        here if here > moved * quarter * 3 => Pace::Soon,
+        _ => Pace::Spare,
+    }
 }
 
 impl Store {
@@ -188,14 +205,12 @@ impl Shard {
         true
     }
 
-    /// Plans to grow the index, once that is paid for: by half while pages are plentiful, by an
-    /// eighth when they are not, and by more where the items have run ahead.
+    /// Plans to grow the index, once that is paid for.
     fn grow(&self, l: &Local, horizon: Horizon) -> Pace {
         let lines = self.index.len();
         let page = u64::from(self.slabs.geometry().page_size());
-        let half = u64::from(lines / 2) * LINE_BYTES;
-        let plentiful = self.rules.pages_alone || self.slabs.available_pages() * page > half * 4;
-        let share = lines / if plentiful { 2 } else { 8 };
+        let left = self.slabs.available_pages() * page;
+        let share = lines / growth_divisor(lines, left, self.rules.pages_alone);
         let needed = (self.items.load(Relaxed) / LOAD_MAX * 9 / 8) as u32;
         let more = needed.saturating_sub(lines).max(share).min(lines).next_multiple_of(LINE_STEP);
         let target = lines.saturating_add(more).min(self.index.ceiling());
@@ -242,20 +257,22 @@ mod tests {
             // As many as it began with, and fewer.
             (11_000, 0, Pace::Spare),
             (9_000, 0, Pace::Spare),
-            (11_100, 0, Pace::Urgent),
+            (11_100, 0, Pace::Soon),
+            (12_375, 0, Pace::Soon),
+            (12_376, 0, Pace::Urgent),
             // Due are 4,125 more.
             (11_100, 25, Pace::Spare),
-            (11_100, 24, Pace::Urgent),
+            (11_100, 24, Pace::Soon),
             (15_100, 999, Pace::Spare),
-            (15_200, 999, Pace::Urgent),
-            (99_000, 999, Pace::Urgent),
+            (15_200, 999, Pace::Soon),
+            (16_500, 999, Pace::Urgent),
         ];
         for (items, moved, wanted) in table {
             let growth = Growth { old: 1000, new: 1500, moved };
             assert_eq!(pace(items, growth), wanted, "{items} items, {moved} moved");
         }
         // A small growth is to be done sooner.
-        assert_eq!(pace(11_100, Growth { old: 1000, new: 1128, moved: 90 }), Pace::Urgent);
+        assert_eq!(pace(11_100, Growth { old: 1000, new: 1128, moved: 90 }), Pace::Soon);
         assert_eq!(pace(11_100, Growth { old: 1000, new: 1128, moved: 100 }), Pace::Spare);
     }
 
@@ -265,19 +282,35 @@ mod tests {
         for lines in (256..20_000).step_by(256) {
             for items in (0..lines * 12).step_by(37) {
                 let items = u64::from(items);
-                let next = match aim(items, lines, 256) {
-                    Aim::Stay => continue,
-                    Aim::Grow => lines + (lines / 2).next_multiple_of(LINE_STEP),
-                    Aim::Shrink(fewer) => fewer,
-                };
-                let again = aim(items, next, 256);
-                let crowded = items >= u64::from(next) * LOAD_MAX;
-                assert!(again == Aim::Stay || crowded && again == Aim::Grow);
-                // Nor after a change by a quarter, up or down.
-                for items in [items * 5 / 4, items * 4 / 5].into_iter().filter(|_| next > 2048) {
-                    assert!(crowded || aim(items, next, 256) == Aim::Stay, "{items} on {next}");
+                match aim(items, lines, 256) {
+                    Aim::Stay => {}
+                    Aim::Shrink(fewer) => nothing_follows(items, fewer),
+                    Aim::Grow => [1, 2].into_iter().for_each(|divisor| {
+                        let more = (lines / divisor).next_multiple_of(LINE_STEP);
+                        nothing_follows(items, lines + more);
+                    }),
                 }
             }
+        }
+    }
+
+    fn nothing_follows(items: u64, lines: u32) {
+        let again = aim(items, lines, 256);
+        let crowded = items >= u64::from(lines) * LOAD_MAX;
+        assert!(again == Aim::Stay || crowded && again == Aim::Grow);
+        // Nor after a change by some sixth, up or down.
+        for items in [items * 6 / 5, items * 5 / 6].into_iter().filter(|_| lines > 2048) {
+            assert!(crowded || aim(items, lines, 256) == Aim::Stay, "{items} on {lines}");
+        }
+    }
+
+    #[test]
+    fn an_index_grows_by_what_memory_is_left() {
+        let lines = 1024;
+        let table = [(0, 8), (128 << 10, 8), (129 << 10, 2), (2 << 20, 2), ((2 << 20) + 1, 1)];
+        for (left, wanted) in table {
+            assert_eq!(growth_divisor(lines, left, false), wanted, "{left} bytes left");
+            assert_eq!(growth_divisor(lines, left, true), wanted.min(2), "{left} bytes left");
         }
     }
 }

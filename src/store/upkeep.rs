@@ -17,6 +17,8 @@ pub enum Pace {
     Rest,
     /// Something that can wait: as much as goes while the server is idle, little while it is busy.
     Spare,
+    /// Something that somebody would wait for if it went on for long.
+    Soon,
     /// Something that somebody waits for.
     Urgent,
 }

@@ -105,9 +105,9 @@ impl Geometry {
 
     /// The lines that what is in `line` now goes to.
     fn targets(self, line: u32) -> [u32; 2] {
-        let scale = |n: u64| n * u64::from(self.new_lines()) / u64::from(self.old());
-        let (first, last) = (scale(line.into()), scale(u64::from(line) + 1));
-        [first as u32, (last as u32).min(self.new_lines() - 1)]
+        let [old, new] = [self.old(), self.new_lines()].map(u64::from);
+        let end = (u64::from(line) + 1) * new;
+        [(u64::from(line) * new / old) as u32, ((end - 1) / old) as u32]
     }
 }
 
