@@ -20,7 +20,7 @@ const SOON_PCT: u32 = 20;
 /// Between two looks at whether small pages may be gathered.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// Of a busy processor's time one part in so many: that many requests may have to wait for it.
-const GATHERING_SHARE: u32 = 1000;
+const GATHERING_SHARE: u32 = 10_000;
 
 /// The server is idle once no client has come for so long: those that wait for one another's
 /// answers leave gaps of some hundred microseconds.
