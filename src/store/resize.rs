@@ -44,7 +44,7 @@ fn growth_divisor(lines: u32, left: u64, outside: bool) -> u32 {
     let bytes = u64::from(lines) * LINE_BYTES;
     match left {
         _ if left > bytes * 32 => 1,
-        _ if left > bytes * 2 || outside => 2,
+        _ if left > bytes * 8 || outside => 2,
         _ => 8,
     }
 }
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn an_index_grows_by_what_memory_is_left() {
         let lines = 1024;
-        let table = [(0, 8), (128 << 10, 8), (129 << 10, 2), (2 << 20, 2), ((2 << 20) + 1, 1)];
+        let table = [(0, 8), (512 << 10, 8), (513 << 10, 2), (2 << 20, 2), ((2 << 20) + 1, 1)];
         for (left, wanted) in table {
             assert_eq!(growth_divisor(lines, left, false), wanted, "{left} bytes left");
             assert_eq!(growth_divisor(lines, left, true), wanted.min(2), "{left} bytes left");
