@@ -32,6 +32,7 @@ const BATCH: u32 = 50;
 /// clients: where there is nothing to do, and where somebody waits for what is left.
 const TICK: u64 = 50_000;
 const TICK_REST: u64 = 20_000_000;
+const TICK_SOON: u64 = 250_000;
 const TICK_URGENT: u64 = 100_000;
 /// What an item takes beside its value, for the number of keys: a key, a header, the index.
 const BESIDE_VALUE: u64 = 36;
@@ -291,7 +292,7 @@ impl InProcess {
             self.tick_at += match self.store.tick(&self.local) {
                 Pace::Rest => TICK_REST,
                 Pace::Spare => TICK * 100 / u64::from(self.store.settings().bg_cpu_pct),
-                Pace::Soon => TICK * 5,
+                Pace::Soon => TICK_SOON,
                 Pace::Urgent => TICK_URGENT,
             };
         }

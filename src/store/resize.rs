@@ -70,9 +70,10 @@ fn pace(items: u64, growth: Growth) -> Pace {
     let [old, new, moved] = [growth.old, growth.new, growth.moved].map(u64::from);
     let (more, quarter) = (items.saturating_sub(old * LOAD_MAX), (new - old) * LOAD_MAX / 4);
     // The share of those that is here, beside the share of the lines that is moved.
-    match more * old {
-        here if here > moved * quarter * 3 + old * quarter => Pace::Urgent,
-        here if here > moved * quarter * 3 => Pace::Soon,
+    let (here, due) = (more * old, moved * quarter * 3);
+    match here {
+        _ if here > due + old * quarter => Pace::Urgent,
+        _ if here > due => Pace::Soon,
         _ => Pace::Spare,
     }
 }
@@ -284,22 +285,24 @@ mod tests {
                 let items = u64::from(items);
                 match aim(items, lines, 256) {
                     Aim::Stay => {}
-                    Aim::Shrink(fewer) => nothing_follows(items, fewer),
-                    Aim::Grow => [1, 2].into_iter().for_each(|divisor| {
-                        let more = (lines / divisor).next_multiple_of(LINE_STEP);
-                        nothing_follows(items, lines + more);
-                    }),
+                    Aim::Shrink(fewer) => nothing_follows(items, fewer, 4),
+                    Aim::Grow => {
+                        let half = (lines / 2).next_multiple_of(LINE_STEP);
+                        nothing_follows(items, lines + half, 4);
+                        nothing_follows(items, lines * 2, 5);
+                    }
                 }
             }
         }
     }
 
-    fn nothing_follows(items: u64, lines: u32) {
+    /// Neither now nor when one in `part` has come, or gone again.
+    fn nothing_follows(items: u64, lines: u32, part: u64) {
         let again = aim(items, lines, 256);
         let crowded = items >= u64::from(lines) * LOAD_MAX;
         assert!(again == Aim::Stay || crowded && again == Aim::Grow);
-        // Nor after a change by some sixth, up or down.
-        for items in [items * 6 / 5, items * 5 / 6].into_iter().filter(|_| lines > 2048) {
+        let (more, fewer) = (items * (part + 1) / part, items * part / (part + 1));
+        for items in [more, fewer].into_iter().filter(|_| lines > 2048) {
             assert!(crowded || aim(items, lines, 256) == Aim::Stay, "{items} on {lines}");
         }
     }
