@@ -60,7 +60,7 @@ impl Maintenance {
 /// Lets the store do its background work, at the pace that the clients leave it.
 fn upkeep(store: &Store, flags: &Flags) {
     let local = store.local();
-    store.is_upkeep();
+    store.is_upkeep(&local);
     let share = store.settings().bg_cpu_pct;
     let (start, mut watch) = (Instant::now(), Watch::default());
     while !flags.stop.load(Relaxed) {

@@ -205,6 +205,9 @@ impl Store {
                 job.sleeps_until = Some(Instant::now() + sleep);
                 break;
             }
+            if l.tick.is_over() {
+                break;
+            }
         }
         Pace::Spare
     }

@@ -54,6 +54,7 @@ mod tell;
 mod tend;
 #[cfg(test)]
 mod testing;
+mod tick;
 mod types;
 mod upkeep;
 mod validate;
@@ -100,8 +101,6 @@ use seals::Seals;
 use shard::{Rules, Shard};
 use slab::sync::MODELLED;
 use slab::{Geometry, GeometryError, Options, Slabs, Words};
-use spare::Spare;
-use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -233,7 +232,8 @@ impl Store {
         self.sizes.lock().push(sizes.clone());
         let counters = self.stats.register();
         let log = self.watch.log(counters.clone());
-        Local { counters, log, sizes, scratch: Cell::new(Vec::new()), spare: Spare::default() }
+        let (scratch, spare, tick) = Default::default();
+        Local { counters, log, sizes, scratch, spare, tick }
     }
 
     pub fn clock(&self) -> &Clock {

@@ -377,6 +377,9 @@ impl Shard {
             }
             m.note(became, stats);
             m.next += 1;
+            if l.tick.is_over() {
+                break;
+            }
         }
         if m.next < per_page { Step::Going } else { self.end_round(m, stats) }
     }

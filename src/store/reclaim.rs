@@ -21,13 +21,15 @@ use crate::config::Layout;
 use crate::item::{Shape, State};
 use slab::sync::Ordering::Relaxed;
 use slab::{ChunkRef, ClassId, PageNo};
-use std::mem::take;
+use std::mem::replace;
 use std::ops::Range;
 
 /// Records that one step of a pass looks at.
 const RECORDS_PER_STEP: u32 = 4096;
 /// Chunks that one step of a visit looks at.
 const CHUNKS_PER_STEP: u32 = 256;
+/// So many of them are gathered, unlinked and freed together.
+const CHUNKS_AT_ONCE: u32 = 64;
 /// Pages that one allocation looks at for something dead.
 const PAGES_LOOKED_MAX: usize = 32;
 /// The same where nothing may be evicted instead.
@@ -223,12 +225,14 @@ impl Shard {
             return;
         }
         let chunks = self.slabs.geometry().chunks_per_page(class);
-        let end = chunks.min(visit.next + CHUNKS_PER_STEP);
-        let chunks_now = take(&mut visit.next)..end;
-        let hunt = Hunt { class, page, chunks: chunks_now, most: usize::MAX, horizon };
-        self.reap(l, &hunt, &mut r.dead);
-        visit.next = end;
-        if end == chunks {
+        let last = chunks.min(visit.next + CHUNKS_PER_STEP);
+        while visit.next < last && !l.tick.is_over() {
+            let end = last.min(visit.next + CHUNKS_AT_ONCE);
+            let chunks = replace(&mut visit.next, end)..end;
+            let hunt = Hunt { class, page, chunks, most: usize::MAX, horizon };
+            self.reap(l, &hunt, &mut r.dead);
+        }
+        if visit.next == chunks {
             r.visit = None;
             self.give_back(class, page, return_pages);
         }

@@ -202,6 +202,9 @@ impl Shard {
                 Step::Moved(freed) => self.discharge_index(freed),
                 Step::Stuck | Step::Done => return false,
             }
+            if l.tick.is_over() {
+                break;
+            }
         }
         true
     }

@@ -1,6 +1,7 @@
 //! What callers of the store name: keys, outcomes, figures.
 
 use super::spare::Spare;
+use super::tick::Tick;
 use crate::clock::Seconds;
 use crate::item::{Item, Shape};
 use crate::stats::Counters;
@@ -41,6 +42,8 @@ pub struct Local {
     pub(super) sizes: Arc<Sizes>,
     pub(super) scratch: Cell<Vec<u8>>,
     pub(super) spare: Spare,
+    /// Of the thread that does the background work.
+    pub(super) tick: Tick,
 }
 
 impl Local {

@@ -11,9 +11,10 @@ use super::types::Local;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What is left to do after a tick, from nothing to what somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pace {
     /// Nothing: look again in a while.
+    #[default]
     Rest,
     /// Something that can wait: as much as goes while the server is idle, little while it is busy.
     Spare,
@@ -26,8 +27,8 @@ pub enum Pace {
 /// Does some tens of microseconds of work at the most, and says what is left of it.
 type Job = fn(&Store, &Local) -> Pace;
 
-/// In their order. Each gets its turn in every tick, so that none can starve another.
-const JOBS: [Job; 10] = [
+/// In their order. Each gets its turn, so that none can starve another.
+pub(super) const JOBS: [Job; 10] = [
     Store::keep_time,
     Store::apply_knobs,
     Store::tend_step,
@@ -46,9 +47,11 @@ const NO_CLIENT: i32 = -1;
 pub(super) const LINES_PER_GHOST: u32 = 4;
 
 impl Store {
-    /// The thread that calls [`Store::tick`] is the one that calls this first.
-    pub fn is_upkeep(&self) {
+    /// The thread that calls [`Store::tick`] is the one that calls this first. From then on a tick
+    /// is also bounded by time.
+    pub fn is_upkeep(&self, l: &Local) {
         slab::work_in_background();
+        l.tick.bound_by_time();
         let _ = self.upkeep.set(std::thread::current());
     }
 
@@ -63,7 +66,7 @@ impl Store {
     pub fn tick(&self, l: &Local) -> Pace {
         l.counters.thread.lru_maintainer_juggles.bump();
         l.log.attend(NO_CLIENT);
-        JOBS.iter().map(|job| job(self, l)).max().unwrap_or(Pace::Rest)
+        l.tick.run(|job| JOBS[job](self, l))
     }
 
     /// Lets the first shard that has work do a step of it, each being the first in its turn.
