@@ -212,6 +212,21 @@ pub(crate) fn prefetch(words: &[AtomicU32], at: usize) {
     let _ = (words, at);
 }
 
+/// The same for who is going to write there, so that no other processor keeps a copy that it would
+/// have to be asked for later.
+#[inline]
+pub(crate) fn prefetch_to_write(words: &[AtomicU32], at: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if let Some(word) = words.get(at) {
+        let word = std::ptr::from_ref(word);
+        // SAFETY: it reads and writes nothing that the program can see, the address is valid, and
+        // to a 64-bit processor that does not know it, it is no operation.
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, readonly)) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    prefetch(words, at);
+}
+
 /// A bit for each byte of `block` that is `byte`, the lowest for the lowest.
 #[inline(always)]
 pub(crate) fn equal_to(byte: u8, block: u128) -> u32 {

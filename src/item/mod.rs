@@ -321,6 +321,12 @@ impl<'a> Item<'a> {
         bytes::prefetch(self.words, 16);
     }
 
+    /// Starts loading as much for who is going to write to it.
+    #[inline]
+    pub fn prefetch_to_write(self) {
+        [0, 16, 32].into_iter().for_each(|at| bytes::prefetch_to_write(self.words, at));
+    }
+
     /// Starts loading the header and a short key.
     #[inline]
     pub fn prefetch_key(self) {

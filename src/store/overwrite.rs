@@ -29,9 +29,11 @@ impl Store {
             return None;
         }
         // Most keys that are not there cost no more than this.
-        shard.index.guess(hash.0)?;
+        let guess = shard.index.guess(hash.0)?;
         let draft = self.draft_for(set);
         let mut held = self.hold(l, hash);
+        // Others may have read it a moment ago, and look at the line now until it is written.
+        shard.item(guess).prefetch_to_write();
         let old = held.peek(set.key).filter(|old| held.can_overwrite(old, &draft))?;
         l.log.got(set.key.bytes(), Got::Found, || (shard.class_id(old.chunk), set.len));
         held.line.dirty();
