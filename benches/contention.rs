@@ -2,6 +2,8 @@
 //! take from each other by wanting the same. Gets only, and gets with some sets.
 //!
 //! Each thread has a processor of its own where there are two. The two cases are measured in turn.
+//! How far those processors are from each other, which a virtual machine's host may change at any
+//! time, decides what sets cost: it is measured before and after each mix.
 
 #[path = "common/harness.rs"]
 mod harness;
@@ -16,8 +18,9 @@ use harness::Harness;
 use items::{Bench, VALUE, key, name, plain_get, set};
 use process::{median, pin_thread};
 use rustcached::store::Store;
+use std::hint::spin_loop;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,6 +32,8 @@ const MEGABYTES: u64 = 64;
 const APART: usize = 10_007;
 /// Requests between two looks at whether to go on.
 const TURN: u32 = 100;
+/// How long a cache line goes there and back.
+const TRIPS: Duration = Duration::from_millis(20);
 
 #[derive(Parser)]
 #[command(about = "Two threads on one key beside two threads on two")]
@@ -58,19 +63,62 @@ fn main() -> ExitCode {
     if smoke {
         args = Args { rounds: 1, seconds: 0.01, require: Vec::new(), ..args };
     }
-    println!("{:<6} {:>14} {:>14} {:>8}", "mix", "one key, ops/s", "two keys", "one/two");
+    println!(
+        "{:<6} {:>14} {:>14} {:>8}  line there and back, ns",
+        "mix", "one key, ops/s", "two keys", "one/two"
+    );
     let length = Duration::from_secs_f64(args.seconds);
     let mut holds = true;
     for (at, (mix, sets)) in MIXES.into_iter().enumerate() {
+        let before = round_trip();
         let rounds: Vec<[f64; 2]> = (0..args.rounds)
             .map(|round| [0, APART].map(|apart| measure(round, apart, sets, length)))
             .collect();
         let [one, two] = [0, 1].map(|case| median(rounds.iter().map(|round| round[case])));
         let ratio = median(rounds.iter().map(|[one, two]| one / two));
-        println!("{mix:<6} {one:>14.0} {two:>14.0} {ratio:>8.2}");
+        let after = round_trip();
+        println!("{mix:<6} {one:>14.0} {two:>14.0} {ratio:>8.2}  {before:.0}, {after:.0}");
         holds &= args.require.get(at).is_none_or(|required| ratio >= *required);
     }
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Nanoseconds that a cache line takes to the other processor and back.
+fn round_trip() -> f64 {
+    let (line, over) = (Line::default(), AtomicBool::new(false));
+    let together = Barrier::new(THREADS as usize + 1);
+    let pass_on = |thread: u32| {
+        pin(thread);
+        together.wait();
+        for mine in (thread..).step_by(THREADS as usize) {
+            while line.0.load(Relaxed) != mine {
+                if over.load(Relaxed) {
+                    return;
+                }
+                spin_loop();
+            }
+            line.0.store(mine + 1, Relaxed);
+        }
+    };
+    let took = thread::scope(|scope| {
+        (0..THREADS).for_each(|n| _ = scope.spawn(move || pass_on(n)));
+        together.wait();
+        let start = Instant::now();
+        thread::sleep(TRIPS);
+        over.store(true, Relaxed);
+        start.elapsed()
+    });
+    took.as_nanos() as f64 * f64::from(THREADS) / f64::from(line.0.into_inner().max(1))
+}
+
+/// What shares no cache line with anything else, nor a pair of them.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line(AtomicU32);
+
+/// Gives this thread the processor of its number.
+fn pin(thread: u32) {
+    pin_thread(nix::unistd::gettid().as_raw().cast_unsigned(), thread);
 }
 
 /// Operations per second of all threads, whose keys are so far `apart`. Each round has a store, a
@@ -83,7 +131,7 @@ fn measure(round: usize, apart: usize, sets: u32, length: Duration) -> f64 {
             let key = (round + 1) * 17 + thread as usize * apart;
             let (store, over, together) = (&bench.store, &over, &together);
             scope.spawn(move || {
-                pin_thread(nix::unistd::gettid().as_raw().cast_unsigned(), thread);
+                pin(thread);
                 together.wait();
                 ask(store, key, sets, over)
             })
