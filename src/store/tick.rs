@@ -4,9 +4,10 @@ use super::upkeep::{JOBS, Pace};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Who has worked for so long ends with what is under way. A step is that long only where memory is
-/// slow, or where several jobs have work.
-const LONG: Duration = Duration::from_micros(50);
+/// Who has worked for so long ends with what is under way. That is several times what a step takes,
+/// so it is reached only where memory is slow or several jobs have work: many short turns cost
+/// requests more than few longer ones, as each begins by taking a processor from somebody.
+const LONG: Duration = Duration::from_micros(200);
 
 /// The ticks of one thread.
 #[derive(Default)]
@@ -75,7 +76,7 @@ mod tests {
     fn in_a_tick_each_job_has_its_turn() {
         let all: Vec<usize> = (0..JOBS.len()).collect();
         let wanted = ([all.clone(), all], Pace::Urgent);
-        assert_eq!(two(&Tick::default(), Duration::from_micros(60), 3), wanted);
+        assert_eq!(two(&Tick::default(), LONG, 3), wanted);
     }
 
     #[test]
