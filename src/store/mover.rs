@@ -1,15 +1,16 @@
 //! The page mover: one page at a time, in bounded steps, for whoever asked: an operator, the
 //! policy in `automove`, or a limit that was lowered.
 
+use super::Store;
 use super::automove::{Automove, Decision, Load, Memory, Sample, Terms, Why, Worth};
 use super::evacuate::{Evacuated, Evacuation};
+use super::evict::{LOOK_MAX, PLACE_BYTES};
 use super::flush::Horizon;
 use super::ghost::Part;
 use super::shard::Shard;
 use super::steal::emptiest_first;
 use super::types::Local;
 use super::upkeep::Pace;
-use super::{Store, evict};
 use crate::clock::Seconds;
 use crate::config::Eviction;
 use crate::stats::{BusyStatus, MoveStats};
@@ -312,7 +313,7 @@ impl Shard {
         }
         let beyond = |s: &Sample| {
             let share = u64::from(s.probation.saturating_sub(rule.probation));
-            s.pages * s.chunks_per_page * share * evict::PLACE_BYTES / 1000
+            s.pages * s.chunks_per_page * share * PLACE_BYTES / 1000
         };
         let bytes: u64 = samples.iter().map(beyond).sum();
         let was = self.queue_bytes.swap(bytes, Relaxed);
@@ -338,22 +339,21 @@ impl Shard {
     }
 
     /// The page of a class that is least work to empty, if it can be one where nothing is in the
-    /// way, or with `first` the one that it has had
-    /// longest, as memcached would; already draining. `None` where it has less than `least`.
+    /// way, or with `first` the one that it has had longest, as memcached would; already draining,
+    /// and not for somebody else. `None` where it has less than `least`.
     fn page_to_move(&self, class: ClassId, first: bool, least: usize) -> Option<PageNo> {
         let guard = self.slabs.lock(class);
         if guard.pages().len() < least {
             return None;
         }
-        let mut pages = emptiest_first(&guard);
-        if first {
-            pages = guard.pages()[..1].to_vec();
-        }
+        let longest = || guard.pages().iter().copied().take(LOOK_MAX).collect();
+        let pages: Vec<PageNo> = if first { longest() } else { emptiest_first(&guard) };
         drop(guard);
-        pages.truncate(PAGES_LOOKED_MAX);
-        let freely = pages.iter().find(|page| first || self.can_be_emptied(**page, class));
-        let page = freely.or(pages.first()).copied();
-        page.filter(|page| self.slabs.lock(class).start_drain(*page))
+        let chunks = 0..self.slabs.geometry().chunks_per_page(class);
+        let is_free = |page: &&PageNo| self.can_be_emptied(**page, class, chunks.clone());
+        let freely = pages.iter().take(PAGES_LOOKED_MAX).find(|page| !first && is_free(page));
+        let mut pages = freely.into_iter().chain(&pages).copied();
+        pages.find(|page| self.slabs.lock(class).start_drain(*page))
     }
 
     /// Looks at some more chunks of the page.

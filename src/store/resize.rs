@@ -178,7 +178,8 @@ impl Shard {
             return if self.pay_for_nodes(l, horizon) { Pace::Urgent } else { Pace::Rest };
         }
         self.let_go(&self.savings.nodes);
-        let gathered = self.index.gather(2 * kept, |chunk| self.hash_of(l, chunk));
+        let (is_over, hash_of) = (|| l.tick.is_over(), |chunk| self.hash_of(l, chunk));
+        let gathered = self.index.gather(2 * kept, is_over, hash_of);
         let trimmed = self.index.trim_nodes(2 * kept);
         self.discharge_index(trimmed);
         match gathered > 0 || trimmed > 0 {

@@ -4,14 +4,20 @@
 
 use super::flush::Horizon;
 use super::shard::Shard;
+use super::steal::{Steal, Stolen};
 use super::types::Local;
+use parking_lot::Mutex;
 use slab::ClassId;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes charged for something that has not begun. The upkeep's thread alone changes it.
+/// Bytes charged for something that has not begun, and the page that is being emptied for more of
+/// them. The upkeep's thread alone changes it.
 #[derive(Default)]
-pub(super) struct Savings(AtomicU64);
+pub(super) struct Savings {
+    bytes: AtomicU64,
+    steal: Mutex<Option<Steal>>,
+}
 
 /// What a shard saves up for.
 #[derive(Default)]
@@ -32,11 +38,11 @@ pub(super) enum Payment {
 
 impl Savings {
     fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.bytes.load(Relaxed)
     }
 
     fn set(&self, bytes: u64) {
-        self.0.store(bytes, Relaxed);
+        self.bytes.store(bytes, Relaxed);
     }
 
     /// What they were for begins, and is what is charged from now on.
@@ -46,7 +52,8 @@ impl Savings {
 }
 
 impl Shard {
-    /// Brings the savings nearer to `price` bytes, for which a page may have to be given up.
+    /// Brings the savings nearer to `price` bytes, for which a page may have to be given up, a step
+    /// of which is done then.
     pub fn pay(&self, l: &Local, savings: &Savings, price: u64, horizon: Horizon) -> Payment {
         if self.rules.pages_alone {
             return Payment::Whole;
@@ -54,34 +61,54 @@ impl Shard {
         let saved = savings.bytes();
         if saved >= price {
             self.slabs.discharge(saved - price);
-            savings.set(price);
-            return Payment::Whole;
+        } else if !self.slabs.charge(price - saved) {
+            return self.pay_by_page(l, savings, price - saved, horizon);
         }
-        let missing = price - saved;
-        if self.slabs.charge(missing) {
-            savings.set(price);
-            return Payment::Whole;
-        }
+        savings.set(price);
+        self.end_steal(savings);
+        Payment::Whole
+    }
+
+    /// Charges as much of `missing` as a page has, where need be for one that is emptied.
+    fn pay_by_page(&self, l: &Local, savings: &Savings, missing: u64, horizon: Horizon) -> Payment {
         let piece = missing.min(self.slabs.geometry().page_size().into());
-        let had = self.slabs.charge(piece) || self.charge_for_page(l, piece, horizon);
-        if !had {
-            return Payment::Nothing;
+        if !self.slabs.charge(piece) {
+            match self.go_on_stealing(l, savings, horizon) {
+                Stolen::NotYet => return Payment::Part,
+                Stolen::Page if self.slabs.charge(piece) => {}
+                _ => return Payment::Nothing,
+            }
         }
-        savings.set(saved + piece);
+        savings.set(savings.bytes() + piece);
         Payment::Part
+    }
+
+    fn go_on_stealing(&self, l: &Local, savings: &Savings, horizon: Horizon) -> Stolen {
+        if !self.rules.evict {
+            return Stolen::Nothing;
+        }
+        let mut under_way = savings.steal.lock();
+        let mut steal = under_way.take().unwrap_or_else(|| self.plan_steal(ClassId(0)));
+        let stolen = self.steal_step(l, &mut steal, horizon);
+        if stolen == Stolen::NotYet {
+            *under_way = Some(steal);
+        }
+        stolen
     }
 
     /// Lets go of what was saved for something that is not needed any more.
     pub fn let_go(&self, savings: &Savings) {
+        self.end_steal(savings);
         if savings.bytes() > 0 {
             self.slabs.discharge(savings.bytes());
             savings.set(0);
         }
     }
 
-    /// Empties a page of some class, and charges `piece` bytes, no more than a page, in its place.
-    fn charge_for_page(&self, l: &Local, piece: u64, horizon: Horizon) -> bool {
-        self.rules.evict && self.steal_page(l, ClassId(0), horizon) && self.slabs.charge(piece)
+    fn end_steal(&self, savings: &Savings) {
+        if let Some(steal) = savings.steal.lock().take() {
+            self.abandon(steal);
+        }
     }
 }
 

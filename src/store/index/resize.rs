@@ -158,9 +158,14 @@ impl Index {
     }
 
     /// Moves what is in the last block of nodes to lower ones, if more than `kept` nodes would be
-    /// free without it; returns how many it moved.
-    pub fn gather(&self, kept: u32, hash_of: impl Fn(ChunkRef) -> u64) -> usize {
-        let used = self.nodes.last_used(kept).into_iter();
+    /// free without it, until `is_over` says so; returns how many it moved.
+    pub fn gather(
+        &self,
+        kept: u32,
+        is_over: impl Fn() -> bool,
+        hash_of: impl Fn(ChunkRef) -> u64,
+    ) -> usize {
+        let used = self.nodes.last_used(kept).into_iter().take_while(|_| !is_over());
         used.filter(|node| {
             // A guess, as the line is not locked: it is good if the node is found there.
             let first = self.nodes.segment(*node).map_or(0, |segment| segment.reference(0));
@@ -320,7 +325,7 @@ mod tests {
                 }),
                 Op::Trim => {
                     let (bytes, spare) = (self.index.bytes(), self.index.spare_nodes());
-                    self.index.gather(64, hash_of);
+                    self.index.gather(64, || false, hash_of);
                     let trimmed = self.index.trim_nodes(64);
                     assert_eq!(self.index.bytes(), bytes - trimmed);
                     assert!(self.index.spare_nodes() >= 64.min(spare));
@@ -450,7 +455,7 @@ mod tests {
         (0..9_000).filter(|n| !high.contains(n)).for_each(|n| model.remove(n));
         let (used, mut moved) = (model.index.used_nodes(), 0);
         loop {
-            let now = model.index.gather(64, hash_of);
+            let now = model.index.gather(64, || false, hash_of);
             moved += now;
             if model.index.trim_nodes(64) == 0 && now == 0 {
                 break;
