@@ -1,5 +1,5 @@
 //! Background upkeep: one thread that lets the store do bounded steps of its work, eagerly while
-//! no client comes and within a budget while some do, and keeps the clock moving; and one that has
+//! no client comes and within a budget while some do, and keeps the clock moving; and two that have
 //! the system bring memory before it is needed.
 
 mod pacing;
@@ -8,6 +8,7 @@ use crate::store::{Local, Pace, Store};
 use log::{error, warn};
 use nix::time::{ClockId, clock_gettime};
 use pacing::Watch;
+use parking_lot::Mutex;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -27,13 +28,19 @@ struct Flags {
     stop: AtomicBool,
     /// Clients keep the server busy.
     busy: AtomicBool,
+    /// The background work has come to rest.
+    rests: AtomicBool,
+    /// Held while background work is done, and while a huge page is made of small ones: who touches
+    /// those meanwhile, or asks the system for memory, waits for some milliseconds.
+    turn: Mutex<()>,
 }
 
 impl Maintenance {
     pub fn start(store: &Arc<Store>) -> Result<Maintenance> {
         let mut running = Maintenance { flags: Arc::default(), threads: Vec::new() };
-        // The other one asks it for memory from its first tick on.
+        // The last one asks them for memory from its first tick on.
         running.spawn("prefault", store, prefault)?;
+        running.spawn("hurry", store, hurry)?;
         running.spawn("maintenance", store, upkeep)?;
         Ok(running)
     }
@@ -66,7 +73,12 @@ fn upkeep(store: &Store, flags: &Flags) {
     while !flags.stop.load(Relaxed) {
         let busy = watch.is_busy(store.stats().traffic(), start.elapsed());
         flags.busy.store(busy, Relaxed);
-        let (pace, worked) = work(store, &local, pacing::quantum(busy));
+        let (pace, worked) = {
+            // A thread that has only what time others leave may take long; the clock is to go on.
+            let _turn = flags.turn.try_lock_for(pacing::REST_MAX);
+            work(store, &local, pacing::quantum(busy))
+        };
+        flags.rests.store(pace == Pace::Rest, Relaxed);
         let rest = pacing::rest(pace, worked, busy, share);
         if !rest.is_zero() {
             park_timeout(rest);
@@ -76,7 +88,8 @@ fn upkeep(store: &Store, flags: &Flags) {
 
 /// Brings memory when it is called, and gathers what came in small pages. A huge page is as much as
 /// 5 ms of work in one piece, so it is done in what time all others leave, and they interrupt it
-/// where the system lets them. It takes no lock, as it may lose the processor for long at any time.
+/// where the system lets them. It takes no lock of the store's, as it may lose the processor for
+/// long at any time. While no client comes it gathers when the other background work is done.
 fn prefault(store: &Store, flags: &Flags) {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let this = thread_priority::thread_native_id();
@@ -90,14 +103,36 @@ fn prefault(store: &Store, flags: &Flags) {
         if store.prefault() {
             continue;
         }
-        if flags.busy.load(Relaxed) && start.elapsed() < due {
+        let later = if flags.busy.load(Relaxed) {
+            start.elapsed() < due
+        } else {
+            !flags.rests.load(Relaxed)
+        };
+        if later {
             park_timeout(pacing::LOOK);
             continue;
         }
         let before = processor_time();
-        if store.gather() {
+        let turn = flags.turn.lock();
+        let gathered = store.gather();
+        drop(turn);
+        if gathered {
             let worked = processor_time().saturating_sub(before);
             due = start.elapsed() + pacing::rest_from_gathering(worked);
+        } else {
+            park();
+        }
+    }
+}
+
+/// Brings the memory of an index that items have run away from, with half a processor and at the
+/// priority of requests: it cannot be left to whatever time they leave.
+fn hurry(store: &Store, flags: &Flags) {
+    store.is_hurrier();
+    while !flags.stop.load(Relaxed) {
+        let start = Instant::now();
+        if store.hurry() {
+            park_timeout(pacing::rest(Pace::Urgent, start.elapsed(), true, 1));
         } else {
             park();
         }

@@ -11,7 +11,7 @@ const QUANTUM_BUSY: Duration = Duration::from_micros(50);
 /// Rest where there is nothing to do.
 const REST: Duration = Duration::from_millis(20);
 /// The clock is never further behind than this.
-const REST_MAX: Duration = Duration::from_millis(100);
+pub(super) const REST_MAX: Duration = Duration::from_millis(100);
 /// Per cent of one core for what somebody waits for, also while clients are busy.
 const URGENT_PCT: u32 = 50;
 /// The same for what somebody would wait for later: it slows requests down by a fifth, not to half.

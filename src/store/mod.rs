@@ -156,6 +156,8 @@ pub struct Store {
     upkeep: OnceLock<Thread>,
     /// The one that brings memory ahead, once there is one.
     prefaulter: OnceLock<Thread>,
+    /// The one that does so in haste, once there is one.
+    hurrier: OnceLock<Thread>,
     intake: grain::Intake,
     /// -m as it is now, bytes.
     limit: AtomicU64,
@@ -207,6 +209,7 @@ impl Store {
             mover: Mutex::default(),
             upkeep: OnceLock::new(),
             prefaulter: OnceLock::new(),
+            hurrier: OnceLock::new(),
             intake: grain::Intake::default(),
             limit: AtomicU64::new(settings.maxbytes),
             crawler: Crawler::default(),

@@ -3,7 +3,8 @@
 //! grow by.
 //!
 //! A thread does it that has nothing else to do and holds nothing meanwhile. The background thread
-//! calls it. Where there is none, memory comes when it is touched.
+//! calls it. Where there is none, memory comes when it is touched. As that thread has only what
+//! time all others leave, a second one does it where an index has fallen far behind its items.
 
 use super::Store;
 use super::shard::Shard;
@@ -16,17 +17,33 @@ impl Store {
         let _ = self.prefaulter.set(std::thread::current());
     }
 
-    /// True where a thread brings memory ahead.
-    pub(super) fn brings_memory(&self) -> bool {
-        self.prefaulter.get().is_some()
+    /// The thread that calls [`Store::hurry`] is the one that calls this first.
+    pub fn is_hurrier(&self) {
+        let _ = self.hurrier.set(std::thread::current());
+    }
+
+    /// True where the memory that a planned growth still lacks is to be waited for.
+    pub(super) fn awaits_memory(&self, shard: &Shard) -> bool {
+        if !shard.index.lacks_memory() {
+            return false;
+        }
+        if !shard.is_late() {
+            return self.prefaulter.get().is_some();
+        }
+        self.hurrier.get().inspect(|thread| thread.unpark()).is_some()
     }
 
     /// Brings a little memory, one huge page at the most; false where none is wanted by now.
     pub fn prefault(&self) -> bool {
         // An index wants little and seldom, arenas as long as they fill: first come, all that is
         // left of a busy processor would go to them.
-        self.shards.iter().any(|shard| self.prefault_index(shard))
+        self.shards.iter().any(|shard| !shard.is_late() && self.prefault_index(shard))
             || self.shards.iter().any(|shard| shard.slabs.populate())
+    }
+
+    /// Brings a little memory for an index that is far behind; false where there is none.
+    pub fn hurry(&self) -> bool {
+        self.shards.iter().any(|shard| shard.is_late() && self.prefault_index(shard))
     }
 
     fn prefault_index(&self, shard: &Shard) -> bool {
@@ -100,5 +117,21 @@ mod tests {
         bench.validate();
         // What was brought for a plan that is done with is not taken for another's.
         assert!(!index.lacks_memory());
+    }
+
+    #[test]
+    fn a_growth_that_is_late_waits_for_those_who_hurry() {
+        let bench = bench(151);
+        bench.store.is_hurrier();
+        let index = &bench.shard().index;
+        let lines = index.len();
+        bench.settle();
+        assert_eq!(index.len(), lines);
+        while bench.store.prefault() {}
+        assert!(index.lacks_memory(), "it is not for others");
+        while bench.store.hurry() {}
+        assert!(!index.lacks_memory());
+        bench.until("it grows", |_| index.len() > lines);
+        bench.validate();
     }
 }

@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Items per line at which the index grows.
 pub(super) const LOAD_MAX: u64 = if MODELLED { 1 } else { 11 };
-/// So many per cent of the items at which it grows, and it does so without its memory.
-const OVERLOAD_MAX_PCT: u64 = 150;
+/// So many per cent of the items at which it grows, and it is late.
+const LATE_PCT: u64 = 150;
 /// Lines moved in one step: some twenty microseconds of work.
 const LINES_PER_STEP: u32 = 12;
 /// One node for so many lines is kept free, for writes between two steps.
@@ -118,9 +118,7 @@ impl Store {
 impl Store {
     /// Starts the growth that is planned, if its memory is there or is not to be waited for.
     fn begins_growth(&self, shard: &Shard) -> bool {
-        let most = u64::from(shard.index.len()) * LOAD_MAX * OVERLOAD_MAX_PCT / 100;
-        let waits = self.brings_memory() && shard.items.load(Relaxed) < most;
-        if waits && shard.index.lacks_memory() {
+        if self.awaits_memory(shard) {
             return false;
         }
         shard.savings.lines.spend();
@@ -130,6 +128,12 @@ impl Store {
 }
 
 impl Shard {
+    /// True where the index has grown far too little.
+    pub fn is_late(&self) -> bool {
+        let most = u64::from(self.index.len()) * LOAD_MAX * LATE_PCT / 100;
+        self.items.load(Relaxed) >= most
+    }
+
     /// Room for more nodes; false where there is no memory for them.
     pub fn add_nodes(&self) -> bool {
         let charged = self.rules.pages_alone || self.slabs.charge(BLOCK_BYTES);

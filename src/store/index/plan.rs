@@ -47,7 +47,7 @@ impl Index {
     }
 
     /// Brings some more of the memory of a growth that is planned, if there is any to be brought.
-    /// Nothing is held while the system works; one thread alone may call it.
+    /// Nothing is held while the system works. Two who call it at once bring the same.
     pub fn populate(&self) -> bool {
         let Some((next, lines)) = self.lacking() else { return false };
         let end = lines.min(next + LINES_AT_ONCE);
