@@ -162,6 +162,11 @@ impl<'a, P> ClassGuard<'a, P> {
         true
     }
 
+    /// True where a page of the class is draining.
+    pub fn is_draining(&self, page: PageNo) -> bool {
+        self.slabs.record(page).draining()
+    }
+
     /// Chunks of a page that are handed out.
     pub fn used_on(&self, page: PageNo) -> u32 {
         self.slabs.record(page).used()

@@ -9,8 +9,9 @@ use super::size::{KIB, MIB};
 const PROGRAM: u64 = if cfg!(debug_assertions) { 12 * MIB } else { 8 * MIB };
 /// A thread's stack as far as it is used, its counters, and its part of the allocator.
 const THREAD: u64 = 256 * KIB;
-/// Threads beside the workers and the greeters: main, logger, and those that maintain and prefault.
-const OTHER_THREADS: u64 = 4;
+/// Threads beside the workers and the greeters: main, logger, and those that maintain, prefault and
+/// hurry.
+const OTHER_THREADS: u64 = 5;
 /// A worker's input, and the answers to the turns that it takes in step.
 const WORKER: u64 = 1536 * KIB;
 /// What a thread that encrypts has for that, beside what it encrypts at once.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::{Builder, JoinHandle, park, park_timeout};
+use std::thread::{Builder, JoinHandle, park, park_timeout, sleep};
 use std::time::{Duration, Instant};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
@@ -70,14 +70,16 @@ fn upkeep(store: &Store, flags: &Flags) {
     store.is_upkeep(&local);
     let share = store.settings().bg_cpu_pct;
     let (start, mut watch) = (Instant::now(), Watch::default());
+    let mut waits = true;
     while !flags.stop.load(Relaxed) {
+        // Where who gathers is kept from it for long, one wait for it will do.
+        let wait = if waits { pacing::TURN } else { Duration::ZERO };
+        let turn = flags.turn.try_lock_for(wait);
+        waits = turn.is_some();
         let busy = watch.is_busy(store.stats().traffic(), start.elapsed());
         flags.busy.store(busy, Relaxed);
-        let (pace, worked) = {
-            // A thread that has only what time others leave may take long; the clock is to go on.
-            let _turn = flags.turn.try_lock_for(pacing::REST_MAX);
-            work(store, &local, pacing::quantum(busy))
-        };
+        let (pace, worked) = work(store, &local, pacing::quantum(busy));
+        drop(turn);
         flags.rests.store(pace == Pace::Rest, Relaxed);
         let rest = pacing::rest(pace, worked, busy, share);
         if !rest.is_zero() {
@@ -86,10 +88,9 @@ fn upkeep(store: &Store, flags: &Flags) {
     }
 }
 
-/// Brings memory when it is called, and gathers what came in small pages. A huge page is as much as
-/// 5 ms of work in one piece, so it is done in what time all others leave, and they interrupt it
-/// where the system lets them. It takes no lock of the store's, as it may lose the processor for
-/// long at any time. While no client comes it gathers when the other background work is done.
+/// Brings memory when it is called. A huge page is as much as 5 ms of work in one piece, so it is
+/// done in what time all others leave, and they interrupt it where the system lets them. It takes
+/// no lock, as it may lose the processor for long at any time.
 fn prefault(store: &Store, flags: &Flags) {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let this = thread_priority::thread_native_id();
@@ -98,17 +99,29 @@ fn prefault(store: &Store, flags: &Flags) {
         warn!("memory is brought ahead at the priority of requests: {e}");
     }
     store.is_prefaulter();
+    while !flags.stop.load(Relaxed) {
+        if !store.prefault() {
+            park();
+        }
+    }
+}
+
+/// Does what cannot be left to whatever time others leave: brings the memory of an index that items
+/// have run away from, with half a processor, and gathers what came in small pages, during which
+/// whoever needs that memory waits. While no client comes it gathers when the background work is
+/// done.
+fn hurry(store: &Store, flags: &Flags) {
+    store.is_hurrier();
     let (start, mut due) = (Instant::now(), Duration::ZERO);
     while !flags.stop.load(Relaxed) {
-        if store.prefault() {
+        let began = Instant::now();
+        if store.hurry() {
+            // Whoever calls it is not to cut this short.
+            sleep(pacing::rest(Pace::Urgent, began.elapsed(), true, 1));
             continue;
         }
-        let later = if flags.busy.load(Relaxed) {
-            start.elapsed() < due
-        } else {
-            !flags.rests.load(Relaxed)
-        };
-        if later {
+        let (busy, rests) = (flags.busy.load(Relaxed), flags.rests.load(Relaxed));
+        if !pacing::may_gather(busy, rests, start.elapsed() >= due) {
             park_timeout(pacing::LOOK);
             continue;
         }
@@ -119,20 +132,6 @@ fn prefault(store: &Store, flags: &Flags) {
         if gathered {
             let worked = processor_time().saturating_sub(before);
             due = start.elapsed() + pacing::rest_from_gathering(worked);
-        } else {
-            park();
-        }
-    }
-}
-
-/// Brings the memory of an index that items have run away from, with half a processor and at the
-/// priority of requests: it cannot be left to whatever time they leave.
-fn hurry(store: &Store, flags: &Flags) {
-    store.is_hurrier();
-    while !flags.stop.load(Relaxed) {
-        let start = Instant::now();
-        if store.hurry() {
-            park_timeout(pacing::rest(Pace::Urgent, start.elapsed(), true, 1));
         } else {
             park();
         }

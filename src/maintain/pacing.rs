@@ -11,12 +11,14 @@ const QUANTUM_BUSY: Duration = Duration::from_micros(50);
 /// Rest where there is nothing to do.
 const REST: Duration = Duration::from_millis(20);
 /// The clock is never further behind than this.
-pub(super) const REST_MAX: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_millis(100);
 /// Per cent of one core for what somebody waits for, also while clients are busy.
 const URGENT_PCT: u32 = 50;
 /// The same for what somebody would wait for later: it slows requests down by a fifth, not to half.
 const SOON_PCT: u32 = 20;
 
+/// Work waits so long while a huge page is made: a little more than that takes.
+pub(super) const TURN: Duration = Duration::from_millis(10);
 /// Between two looks at whether small pages may be gathered.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// Of a busy processor's time one part in so many: that many requests may have to wait for it.
@@ -63,6 +65,12 @@ pub(super) fn rest(pace: Pace, worked: Duration, busy: bool, share: u32) -> Dura
     };
     let share = share.clamp(1, 100);
     (worked * (100 - share) / share).min(REST_MAX)
+}
+
+/// Whether small pages may be gathered: while clients are busy, when it is `due`, else when the
+/// other background work `rests`, which has to wait meanwhile.
+pub(super) fn may_gather(busy: bool, rests: bool, due: bool) -> bool {
+    if busy { due } else { rests }
 }
 
 /// How long to rest after having gathered for `worked` while clients are busy.
@@ -125,5 +133,15 @@ mod tests {
     #[test]
     fn it_looks_at_busy_clients_more_often() {
         assert!(quantum(true) < quantum(false) && quantum(false) <= Duration::from_micros(250));
+    }
+
+    #[test]
+    fn small_pages_are_gathered_when_nothing_else_is_to_be_done_or_seldom() {
+        for (rests, due) in [(false, false), (false, true), (true, false), (true, true)] {
+            assert_eq!(may_gather(true, rests, due), due);
+            assert_eq!(may_gather(false, rests, due), rests);
+        }
+        let worked = Duration::from_millis(2);
+        assert_eq!(worked + rest_from_gathering(worked), Duration::from_secs(20));
     }
 }

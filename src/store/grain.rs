@@ -40,7 +40,7 @@ impl Intake {
 impl Store {
     /// Judges anew, where a thread is there to gather what came small. With -L memory is huge.
     pub(super) fn choose_grain(&self, _: &Local) -> Pace {
-        let Some(thread) = self.prefaulter.get().filter(|_| !self.settings.large_pages) else {
+        let Some(thread) = self.hurrier.get().filter(|_| !self.settings.large_pages) else {
             return Pace::Rest;
         };
         let touched = || self.shards.iter().map(|shard| shard.slabs.bytes_touched()).sum();
@@ -59,8 +59,8 @@ impl Store {
     }
 
     /// Makes one huge page of small ones; false where none is due by now. Up to some milliseconds
-    /// in one piece, during which nobody else has this processor, nor that memory. Nothing is held
-    /// meanwhile.
+    /// in one piece, during which nobody else has this processor, nor that memory. Nothing of the
+    /// store's is held meanwhile.
     pub fn gather(&self) -> bool {
         let gather = |shard: &Shard| shard.index.gather_memory() || shard.slabs.gather();
         let gathered = self.shards.iter().any(gather);

@@ -156,7 +156,7 @@ pub struct Store {
     upkeep: OnceLock<Thread>,
     /// The one that brings memory ahead, once there is one.
     prefaulter: OnceLock<Thread>,
-    /// The one that does so in haste, once there is one.
+    /// The one that does so in haste, and gathers what came small, once there is one.
     hurrier: OnceLock<Thread>,
     intake: grain::Intake,
     /// -m as it is now, bytes.

@@ -4,7 +4,7 @@
 use super::Store;
 use super::automove::{Automove, Decision, Load, Memory, Sample, Terms, Why, Worth};
 use super::evacuate::{Evacuated, Evacuation};
-use super::evict::{LOOK_MAX, PLACE_BYTES};
+use super::evict::{Class, LOOK_MAX, PLACE_BYTES};
 use super::flush::Horizon;
 use super::ghost::Part;
 use super::shard::Shard;
@@ -339,11 +339,15 @@ impl Shard {
     }
 
     /// The page of a class that is least work to empty, if it can be one where nothing is in the
-    /// way, or with `first` the one that it has had longest, as memcached would; already draining,
-    /// and not for somebody else. `None` where it has less than `least`.
+    /// way, or with `first` the one that it has had longest, as memcached would; already draining.
+    /// `None` where it has less than `least` that are not on their way to somebody else.
     fn page_to_move(&self, class: ClassId, first: bool, least: usize) -> Option<PageNo> {
+        let has = |guard: &Class<'_>| {
+            let pages = guard.pages().iter();
+            pages.filter(|page| !guard.is_draining(**page)).take(least).count() == least
+        };
         let guard = self.slabs.lock(class);
-        if guard.pages().len() < least {
+        if !has(&guard) {
             return None;
         }
         let longest = || guard.pages().iter().copied().take(LOOK_MAX).collect();
@@ -353,7 +357,10 @@ impl Shard {
         let is_free = |page: &&PageNo| self.can_be_emptied(**page, class, chunks.clone());
         let freely = pages.iter().take(PAGES_LOOKED_MAX).find(|page| !first && is_free(page));
         let mut pages = freely.into_iter().chain(&pages).copied();
-        pages.find(|page| self.slabs.lock(class).start_drain(*page))
+        pages.find(|page| {
+            let mut guard = self.slabs.lock(class);
+            has(&guard) && guard.start_drain(*page)
+        })
     }
 
     /// Looks at some more chunks of the page.

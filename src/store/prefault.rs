@@ -17,7 +17,8 @@ impl Store {
         let _ = self.prefaulter.set(std::thread::current());
     }
 
-    /// The thread that calls [`Store::hurry`] is the one that calls this first.
+    /// The thread that calls [`Store::hurry`] and [`Store::gather`] is the one that calls this
+    /// first.
     pub fn is_hurrier(&self) {
         let _ = self.hurrier.set(std::thread::current());
     }

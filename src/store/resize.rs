@@ -2,7 +2,9 @@
 
 use super::Store;
 use super::flush::Horizon;
-use super::index::{self, BLOCK_BYTES, Growth, LINE_BYTES, LINE_STEP, Load, MOVE_NODES, Step};
+use super::index::{
+    self, BLOCK_BYTES, BLOCK_NODES, Growth, LINE_BYTES, LINE_STEP, Load, MOVE_NODES, Step,
+};
 use super::savings::Payment;
 use super::shard::Shard;
 use super::types::Local;
@@ -52,8 +54,12 @@ fn growth_divisor(lines: u32, left: u64, outside: bool) -> u32 {
 /// Growth by half and a shrink both lead to two thirds of [`LOAD_MAX`], give or take a step, and
 /// growth to twice as many lines to half of it. From there it takes half as many items again to
 /// grow, and the loss of a fifth at least to shrink, so that neither brings the other about.
-fn aim(items: u64, lines: u32, floor: u32) -> Aim {
-    if items >= u64::from(lines) * LOAD_MAX {
+///
+/// A growth that is being paid for, `begun`, goes on until items are fewer by an eighth: it costs
+/// some itself.
+fn aim(items: u64, lines: u32, floor: u32, begun: bool) -> Aim {
+    let most = u64::from(lines) * LOAD_MAX;
+    if items >= if begun { most / 8 * 7 } else { most } {
         return Aim::Grow;
     }
     if items * 5 >= u64::from(lines) * LOAD_MAX * 2 {
@@ -98,9 +104,10 @@ impl Store {
         if self.settings.no_hashexpand {
             return nodes;
         }
-        match aim(shard.items.load(Relaxed), index.len(), index.floor()) {
+        let begun = shard.savings.lines.are_begun();
+        match aim(shard.items.load(Relaxed), index.len(), index.floor(), begun) {
             // What an earlier growth has freed may pay for this one.
-            Aim::Grow if shard.has_spare_nodes() => nodes,
+            Aim::Grow if shard.has_spare_nodes() && !begun => nodes,
             Aim::Grow => nodes.max(shard.grow(l, horizon)),
             Aim::Shrink(lines) => {
                 shard.let_go(&shard.savings.lines);
@@ -178,7 +185,9 @@ impl Shard {
     /// Keeps some nodes free, and not many more than that.
     fn keep_nodes(&self, l: &Local, horizon: Horizon) -> Pace {
         let kept = self.nodes_kept();
-        if self.index.spare_nodes() < kept {
+        // What is evicted for a block sets some free.
+        let begun = if self.savings.nodes.are_begun() { BLOCK_NODES } else { 0 };
+        if self.index.spare_nodes() < kept + begun {
             return if self.pay_for_nodes(l, horizon) { Pace::Urgent } else { Pace::Rest };
         }
         self.let_go(&self.savings.nodes);
@@ -256,7 +265,11 @@ mod tests {
             ((2000, 512, 256), Aim::Stay),
         ];
         for ((items, lines, floor), wanted) in table {
-            assert_eq!(aim(items, lines, floor), wanted, "{items} items, {lines} lines");
+            assert_eq!(aim(items, lines, floor, false), wanted, "{items} items, {lines} lines");
+        }
+        // One that is being paid for.
+        for (items, wanted) in [(9855, Aim::Stay), (9856, Aim::Grow), (11 * 1024, Aim::Grow)] {
+            assert_eq!(aim(items, 1024, 1024, true), wanted, "{items} items");
         }
     }
 
@@ -291,7 +304,7 @@ mod tests {
         for lines in (256..20_000).step_by(256) {
             for items in (0..lines * 12).step_by(37) {
                 let items = u64::from(items);
-                match aim(items, lines, 256) {
+                match aim(items, lines, 256, false) {
                     Aim::Stay => {}
                     Aim::Shrink(fewer) => nothing_follows(items, fewer, 4),
                     Aim::Grow => {
@@ -306,12 +319,12 @@ mod tests {
 
     /// Neither now nor when one in `part` has come, or gone again.
     fn nothing_follows(items: u64, lines: u32, part: u64) {
-        let again = aim(items, lines, 256);
+        let again = aim(items, lines, 256, false);
         let crowded = items >= u64::from(lines) * LOAD_MAX;
         assert!(again == Aim::Stay || crowded && again == Aim::Grow);
         let (more, fewer) = (items * (part + 1) / part, items * part / (part + 1));
         for items in [more, fewer].into_iter().filter(|_| lines > 2048) {
-            assert!(crowded || aim(items, lines, 256) == Aim::Stay, "{items} on {lines}");
+            assert!(crowded || aim(items, lines, 256, false) == Aim::Stay, "{items} on {lines}");
         }
     }
 

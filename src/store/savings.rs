@@ -45,6 +45,11 @@ impl Savings {
         self.bytes.store(bytes, Relaxed);
     }
 
+    /// True where something is saved, or on its way: what that takes is a reason to go on.
+    pub fn are_begun(&self) -> bool {
+        self.bytes() > 0 || self.steal.lock().is_some()
+    }
+
     /// What they were for begins, and is what is charged from now on.
     pub fn spend(&self) {
         self.set(0);

@@ -62,8 +62,8 @@ pub(super) struct Steal {
     in_vain: usize,
 }
 
-/// Once a page is draining nothing new comes onto it, so what was looked at stays as it was but for
-/// what clients do to their items.
+/// From [`Stage::Look`] on the page is draining: but for the chunk of a victim that is there, it
+/// takes nothing new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
@@ -191,8 +191,8 @@ impl Shard {
         can
     }
 
-    /// Evicts the items of some more chunks; true where nothing is left to be done on the page. One
-    /// that cannot go now, as while somebody is at its line, is tried again next time; but what the
+    /// Evicts the items of some more chunks; true where nothing is left to be done on the page.
+    /// What cannot go now, as while somebody is at its line, is tried again next time; but what the
     /// caller's own is to replace never goes.
     fn drop_items(
         &self,
@@ -205,21 +205,37 @@ impl Shard {
         let last = self.slabs.geometry().chunks_per_page(class);
         for index in steal.next..last.min(steal.next + DROPPED_PER_STEP) {
             let chunk = self.slabs.chunk_at(page, class, index);
-            if let Some(owner) = self.owner_of(chunk) {
-                let part = evict::part_of(self.item(owner).shape());
-                if !self.unlink_victim(l, owner, horizon, (class, part)) {
-                    steal.tries += 1;
-                    return steal.tries == TRIES_MAX;
-                }
-                self.free(owner);
-                (steal.dropped, steal.tries) = (true, 0);
+            if !self.empty(l, chunk, class, horizon, &mut steal.dropped) {
+                steal.tries += 1;
+                return steal.tries == TRIES_MAX;
             }
-            steal.next = index + 1;
+            (steal.next, steal.tries) = (index + 1, 0);
             if l.tick.is_over() {
                 break;
             }
         }
         steal.next == last
+    }
+
+    /// Evicts what a chunk holds; false where that cannot go now.
+    fn empty(
+        &self,
+        l: &Local,
+        chunk: ChunkRef,
+        class: ClassId,
+        horizon: Horizon,
+        dropped: &mut bool,
+    ) -> bool {
+        let Some(owner) = self.owner_of(chunk) else {
+            return self.item(chunk).standing().state() == State::Free;
+        };
+        let part = evict::part_of(self.item(owner).shape());
+        if !self.unlink_victim(l, owner, horizon, (class, part)) {
+            return false;
+        }
+        self.free(owner);
+        *dropped = true;
+        true
     }
 
     /// True where nothing in these chunks of a page is pinned, TEMP or a value on its way, as the

@@ -25,7 +25,7 @@ mod resize;
 mod span;
 
 pub use line::{LineGuard, Slot};
-pub use nodes::{BLOCK_BYTES, MOVE_NODES};
+pub use nodes::{BLOCK_BYTES, BLOCK_NODES, MOVE_NODES};
 pub use resize::{Growth, Load, Step};
 
 use crate::item::prefetch;

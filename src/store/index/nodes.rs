@@ -15,7 +15,7 @@ use std::ops::Range;
 use Ordering::{Relaxed, Release};
 
 const NODE_WORDS: usize = 8;
-pub(super) const BLOCK_NODES: u32 = if MODELLED { 8 } else { 128 };
+pub const BLOCK_NODES: u32 = if MODELLED { 8 } else { 128 };
 /// Bytes that one more block is charged for.
 pub const BLOCK_BYTES: u64 = BLOCK_NODES as u64 * NODE_WORDS as u64 * 4;
 /// Blocks closed at once.

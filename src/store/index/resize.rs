@@ -158,15 +158,16 @@ impl Index {
     }
 
     /// Moves what is in the last block of nodes to lower ones, if more than `kept` nodes would be
-    /// free without it, until `is_over` says so; returns how many it moved.
+    /// free without it: one at least, until `is_over` says so. Returns how many it moved.
     pub fn gather(
         &self,
         kept: u32,
         is_over: impl Fn() -> bool,
         hash_of: impl Fn(ChunkRef) -> u64,
     ) -> usize {
-        let used = self.nodes.last_used(kept).into_iter().take_while(|_| !is_over());
-        used.filter(|node| {
+        let used = self.nodes.last_used(kept).into_iter().enumerate();
+        let used = used.take_while(|(n, _)| *n == 0 || !is_over());
+        used.filter(|(_, node)| {
             // A guess, as the line is not locked: it is good if the node is found there.
             let first = self.nodes.segment(*node).map_or(0, |segment| segment.reference(0));
             ChunkRef::from_u32(first)
