@@ -1,6 +1,6 @@
 //! Background upkeep: one thread that lets the store do bounded steps of its work, eagerly while
 //! no client comes and within a budget while some do, and keeps the clock moving; and two that have
-//! the system bring memory before it is needed.
+//! the system bring memory before it is needed, and make small pages of it huge.
 
 mod pacing;
 

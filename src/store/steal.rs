@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
 const DONORS_MAX: usize = 4;
-/// Tries of one item, after which its page is left alone.
+/// Tries of one chunk, after which its page is left alone.
 const TRIES_MAX: u32 = 16;
 /// Chunks that one step looks at, and whose items it drops: some twenty microseconds of work.
 const LOOKED_PER_STEP: u32 = 2048;
@@ -240,8 +240,8 @@ impl Shard {
 
     /// True where nothing in these chunks of a page is pinned, TEMP or a value on its way, as the
     /// caller's own may be: as of now, and without locking anything.
-    pub fn can_be_emptied(&self, page: PageNo, class: ClassId, chunks: Range<u32>) -> bool {
-        chunks.into_iter().all(|index| {
+    pub fn can_be_emptied(&self, page: PageNo, class: ClassId, mut chunks: Range<u32>) -> bool {
+        chunks.all(|index| {
             let chunk = self.slabs.chunk_at(page, class, index);
             match self.owner_of(chunk).map(|owner| self.item(owner)) {
                 Some(item) => {
