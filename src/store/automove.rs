@@ -54,6 +54,8 @@ pub struct Sample {
     pub gains: [(u32, u32); 2],
     /// Probation's share of the chunks, in thousandths.
     pub probation: u32,
+    /// The class is one queue, so that nothing depends on that share.
+    pub whole: bool,
     pub evicted: u64,
 }
 
@@ -268,6 +270,10 @@ impl Automove {
         for (n, track) in self.tracks.iter_mut().enumerate() {
             let [probation, main] = [track.parts[0] * PROBATION_WORTH, track.parts[1]];
             let doubt = DOUBT * (probation + main).sqrt();
+            if track.last.whole {
+                track.parts = [0.0; 2];
+                continue;
+            }
             if (probation - main).abs() <= doubt || probation + main < GAINS_TO_JUDGE {
                 continue;
             }

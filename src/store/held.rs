@@ -124,6 +124,7 @@ impl<'a> Held<'a> {
         self.shard.note_deadline(chunk);
         self.line.replace(old.slot, chunk);
         self.shard.replaced(self.l, old.chunk, chunk);
+        self.note_stored(chunk);
         self.l.counters.thread.total_items.bump();
         self.shard.free_replaced(self.l, old.chunk);
     }
@@ -143,8 +144,30 @@ impl<'a> Held<'a> {
         self.shard.admit(self.l, chunk, self.line.hash());
         self.shard.note_deadline(chunk);
         self.shard.linked(self.l, chunk);
+        self.note_stored(chunk);
         self.l.counters.thread.total_items.bump();
         true
+    }
+
+    /// Tells the duel of policies that a sampled key was read.
+    #[inline]
+    pub fn note_read(&self, chunk: ChunkRef, deadline: u32) {
+        let hash = self.line.hash();
+        if self.shard.duel.samples(hash) {
+            let class = self.shard.slabs.class_of(chunk);
+            self.shard.duel.read(hash, Some((class, deadline)), self.horizon);
+        }
+    }
+
+    /// Tells it that one was stored.
+    #[inline]
+    pub fn note_stored(&self, chunk: ChunkRef) {
+        let hash = self.line.hash();
+        if self.shard.duel.samples(hash) {
+            let item = self.shard.item(chunk);
+            let (class, deadline) = (self.shard.slabs.class_of(chunk), item.deadline(item.shape()));
+            self.shard.duel.stored(hash, class, deadline, self.horizon);
+        }
     }
 
     // Fields that come later: in place where the chunk has the room and no later field is in the
@@ -246,6 +269,10 @@ impl<'a> Held<'a> {
     pub fn drop_found(&mut self, found: Found<'a>) {
         self.line.remove(found.slot);
         self.shard.unlinked(self.l, found.chunk);
+        let hash = self.line.hash();
+        if self.shard.duel.samples(hash) {
+            self.shard.duel.removed(hash);
+        }
         self.shard.free(found.chunk);
     }
 }

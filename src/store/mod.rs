@@ -86,7 +86,7 @@ use crate::config::{Layout, Settings};
 use crate::stats::{Buffers, Prefixes, Stats};
 use crate::watch::Watch;
 use crawl::Crawler;
-use evict::{Policy, Rule};
+use evict::{Duel, Policy, Rule};
 use file::MemoryFile;
 use flush::{Flush, Horizon};
 use ghost::Ghost;
@@ -471,6 +471,7 @@ fn reserve_shard(
         index,
         pins: Pins::new(limit / UNLINKED_SHARE),
         ghost,
+        duel: Duel::new(classes as usize + 1),
         rule: AtomicU32::new(rule.pack()),
         secrets,
         rules: rules(s, place.is_some()),

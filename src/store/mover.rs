@@ -4,7 +4,7 @@
 use super::Store;
 use super::automove::{Automove, Decision, Load, Memory, Sample, Terms, Why, Worth};
 use super::evacuate::{Evacuated, Evacuation};
-use super::evict::{Class, LOOK_MAX, PLACE_BYTES};
+use super::evict::{Capacity, Class, LOOK_MAX, PLACE_BYTES};
 use super::flush::Horizon;
 use super::ghost::Part;
 use super::shard::Shard;
@@ -165,9 +165,11 @@ impl Store {
     fn next_move(&self, policies: &mut Vec<Automove>, freely: bool) -> Option<Move> {
         policies.resize_with(self.shards.len(), Automove::default);
         let evicted: Vec<u64> = self.stats.raw_evictions();
+        let levels = self.stats.levels();
         self.shards.iter().zip(policies).enumerate().find_map(|(n, (shard, policy))| {
             let samples = shard.samples(&evicted);
             shard.charge_queues(&samples);
+            shard.fit_duel(&samples, &levels);
             policy.observe(&samples, self.clock.now());
             let class = |n: usize| ClassId(n as u16 + 1);
             for (class, share) in policy.shares() {
@@ -320,6 +322,29 @@ impl Shard {
         self.slabs.recharge(was, bytes);
     }
 
+    /// Says to the duel of policies what it is about: how many items each class can hold, those of
+    /// all shards being `levels`.
+    fn fit_duel(&self, samples: &[Sample], levels: &[(u64, u64)]) {
+        if self.rule().eviction != Eviction::S3 || !self.rules.evict {
+            return self.duel.end();
+        }
+        let geometry = self.slabs.geometry();
+        let total: u64 = levels.iter().map(|(items, _)| items).sum();
+        let here = self.items.load(Relaxed);
+        let capacities: Vec<Capacity> = geometry
+            .classes()
+            .zip(samples)
+            .map(|(class, sample)| {
+                let chunks = sample.pages * sample.chunks_per_page;
+                let used = chunks.saturating_sub(sample.free_chunks).max(1);
+                let items = levels[class.index()].0 * here / total.max(1);
+                let items = (items * chunks / used).min(chunks);
+                Capacity { items, probation: sample.probation }
+            })
+            .collect();
+        self.duel.fit(&capacities, self.slabs.available_pages() == 0);
+    }
+
     /// Every class as the policy wants to see it; `evicted` by class id, over all shards.
     fn samples(&self, evicted: &[u64]) -> Vec<Sample> {
         let geometry = self.slabs.geometry();
@@ -327,13 +352,14 @@ impl Shard {
             let guard = self.slabs.lock(class);
             let (pages, free_chunks) = (guard.pages().len() as u64, guard.free_chunks());
             let (chunks, probation) = (guard.total_chunks(), guard.probation);
+            let whole = guard.whole;
             drop(guard);
             self.ghost.note_chunks(class, chunks);
             let probation = if probation == 0 { self.rule().probation } else { probation };
             let gains = [Part::Probation, Part::Main].map(|part| self.ghost.gains(class, part));
             let chunks_per_page = u64::from(geometry.chunks_per_page(class));
             let evicted = evicted[class.index()];
-            Sample { pages, free_chunks, chunks_per_page, gains, probation, evicted }
+            Sample { pages, free_chunks, chunks_per_page, gains, probation, whole, evicted }
         };
         geometry.classes().map(sample).collect()
     }

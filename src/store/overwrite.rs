@@ -40,6 +40,7 @@ impl Store {
         old.item.put_value(old.shape, 0, value);
         let cas = self.cas_for(set.new_cas, set.return_cas);
         held.write_fields(&old, &draft, cas);
+        held.note_stored(old.chunk);
         held.class_counters(old.chunk).set_cmds.bump();
         l.counters.thread.total_items.bump();
         held.tell_stored(set, Stored::Stored, || shard.kept(old.chunk));

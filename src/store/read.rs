@@ -1,6 +1,7 @@
 //! Reads: `get` without a lock where it can, `fetch` for those that also change something.
 
 use super::evict::BUMP_INTERVAL;
+use super::flush::Horizon;
 use super::held::{Found, Held, Purpose};
 use super::index::Blocked;
 use super::pins::Pin;
@@ -204,6 +205,9 @@ impl Store {
             }
         }
         shard.count_hit(class, shape, standing);
+        if get.bump && shard.duel.samples(hash.0) {
+            shard.duel.read(hash.0, Some((id, hit.deadline_before)), horizon);
+        }
         l.log.got(get.key.bytes(), Got::Found, || (id.0.into(), shape.narrow_len()));
         Ok(true)
     }
@@ -233,7 +237,7 @@ impl Store {
     #[cold]
     fn count_miss(&self, l: &Local, shard: &Shard, key: Key<'_>, hash: KeyHash) {
         l.counters.thread.get_misses.bump();
-        shard.ghost.missed(hash.0);
+        shard.missed(hash, self.horizon());
         l.log.missed(key.bytes(), Got::NotFound);
     }
 
@@ -268,7 +272,7 @@ impl Store {
         let mut held = self.hold(l, hash);
         let Some(found) = held.find(get.key, Purpose::Read) else {
             l.counters.thread.get_misses.bump();
-            held.shard.ghost.missed(hash.0);
+            held.shard.missed(hash, held.horizon);
             return false;
         };
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
@@ -281,6 +285,7 @@ impl Store {
         let class = held.class_counters(found.chunk);
         if get.bump {
             held.shard.bump(class, found.item, found.standing, held.horizon.stamp);
+            held.note_read(found.chunk, hit.deadline_before);
         }
         held.shard.count_hit(class, found.shape, found.standing);
         true
@@ -329,7 +334,7 @@ impl Store {
         let hit = found.and_then(|found| self.work_fetch(&mut held, fetch, hash, found, created));
         let Some(hit) = hit else {
             count_fetch_miss(l, fetch);
-            held.shard.ghost.missed(hash.0);
+            held.shard.missed(hash, held.horizon);
             return false;
         };
         visit(hit);
@@ -339,6 +344,7 @@ impl Store {
         let class = held.class_counters(hit.chunk);
         if get.bump {
             held.shard.bump(class, hit.item, hit.item.standing(), held.horizon.stamp);
+            held.note_read(hit.chunk, hit.deadline_before);
         }
         count_fetch_hit(l, held.shard, class, fetch, &hit);
         true
@@ -464,7 +470,7 @@ impl Shard {
     /// What an access makes of a standing; a hot item's stays as it is within its second.
     #[inline]
     fn accessed(&self, standing: Standing, stamp: Seconds) -> Standing {
-        if self.bumps_rarely() && standing.idle(stamp) < BUMP_INTERVAL {
+        if self.rule().eviction == Eviction::Lru && self.is_first(standing, stamp) {
             standing.with_fetched(true)
         } else {
             standing.accessed(stamp)
@@ -485,6 +491,14 @@ impl Shard {
         }
     }
 
+    /// Notes a get that found nothing, with those whose business that is.
+    fn missed(&self, hash: KeyHash, horizon: Horizon) {
+        self.ghost.missed(hash.0);
+        if self.duel.samples(hash.0) {
+            self.duel.read(hash.0, None, horizon);
+        }
+    }
+
     #[inline]
     fn count_hit(&self, class: &ClassCounters, shape: Shape, standing: Standing) {
         class.get_hits.bump();
@@ -501,10 +515,14 @@ impl Shard {
         }
     }
 
-    /// True where reads of a while count as one.
-    #[inline]
-    fn bumps_rarely(&self) -> bool {
-        self.rules.as_memcached && self.rule().eviction == Eviction::Lru
+    /// True for a read that a flat LRU does not go by: as in memcached's, one of an item that was
+    /// accessed in the last minute; in the compact layout the first one, which is the first also in
+    /// memcached's segmented LRU.
+    fn is_first(&self, standing: Standing, stamp: Seconds) -> bool {
+        match self.rules.as_memcached {
+            true => standing.idle(stamp) < BUMP_INTERVAL,
+            false => !standing.fetched(),
+        }
     }
 }
 

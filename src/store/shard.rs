@@ -5,7 +5,7 @@
 //!
 //! Lock order: line, then class, then pool. With a line held, another is only tried.
 
-use super::evict::{self, Ahead, Policy, Rule, Victim};
+use super::evict::{self, Ahead, Duel, Policy, Rule, Victim};
 use super::flush::Horizon;
 use super::ghost::{EPOCHS, Ghost, Part};
 use super::index::Index;
@@ -35,6 +35,7 @@ pub(super) struct Shard {
     pub index: Index,
     pub pins: Pins,
     pub ghost: Ghost,
+    pub duel: Duel,
     /// The eviction policy in force, as [`Rule`] packs it.
     pub rule: AtomicU32,
     pub secrets: RapidSecrets,
@@ -86,6 +87,13 @@ impl Shard {
     #[inline]
     pub fn rule(&self) -> Rule {
         Rule::unpack(self.rule.load(Relaxed))
+    }
+
+    /// The same for a class.
+    #[inline]
+    pub fn rule_of(&self, class: ClassId) -> Rule {
+        let rule = self.rule();
+        Rule { whole: rule.eviction == Eviction::S3 && self.duel.is_whole(class), ..rule }
     }
 
     /// True where a class has HOT, WARM and COLD. With one queue there is no probation, and a
@@ -215,17 +223,19 @@ impl Shard {
         cell.store(cell.load(Relaxed).wrapping_add_signed(by), Relaxed);
     }
 
-    /// Gives a new item of the key its place in its class's order. One whose key was evicted not
-    /// long ago has no need of probation.
+    /// Gives a new item of the key its place in its class's order, unless it is TEMP.
     pub fn admit(&self, l: &Local, chunk: ChunkRef, hash: u64) {
         let known = self.ghost.recall(hash).is_some_and(|memory| memory.age <= EPOCHS);
-        if known && self.rule().eviction == Eviction::S3 {
-            let item = self.item(chunk);
-            evict::leave(&mut self.slabs.lock(self.slabs.class_of(chunk)), item);
-            item.change_standing(item.standing(), item.standing().with_counter(1));
-        } else {
-            self.enqueue(l, chunk);
+        let item = self.item(chunk);
+        let id = self.slabs.class_of(chunk);
+        let mut class = self.slabs.lock(id);
+        if item.shape().has(Shape::TEMP) {
+            return evict::leave(&mut class, item);
         }
+        evict::admit(&mut class, chunk, item, self.rule_of(id), known);
+        let moves = std::mem::take(&mut class.moves);
+        drop(class);
+        self.count_moves(l, id, moves);
     }
 
     /// Gives an item that is new in its chunk a place in its class's queue, unless it is TEMP.
@@ -236,7 +246,7 @@ impl Shard {
         if item.shape().has(Shape::TEMP) {
             return evict::leave(&mut class, item);
         }
-        evict::enqueue(&mut class, chunk, item, self.rule());
+        evict::enqueue(&mut class, chunk, item, self.rule_of(id));
         let moves = std::mem::take(&mut class.moves);
         drop(class);
         self.count_moves(l, id, moves);
@@ -245,7 +255,8 @@ impl Shard {
     /// Gives an item that is new in its chunk a place if the one that it replaces had one or was
     /// TEMP; where there is one queue, all stand in it.
     pub fn inherit_queue(&self, l: &Local, chunk: ChunkRef, old: Shape) {
-        if old.queued() || old.has(Shape::TEMP) || self.rule().eviction != Eviction::S3 {
+        let all_stand = || !self.rule_of(self.slabs.class_of(chunk)).has_main();
+        if old.queued() || old.has(Shape::TEMP) || all_stand() {
             self.enqueue(l, chunk);
         } else {
             let item = self.item(chunk);
@@ -258,7 +269,7 @@ impl Shard {
     /// Queues a victim that could not go after all, where there is no other way to it.
     fn requeue(&self, chunk: ChunkRef) {
         let class = self.slabs.class_of(chunk);
-        if class != ClassId(0) && self.rule().eviction != Eviction::S3 {
+        if class != ClassId(0) && !self.rule_of(class).has_main() {
             evict::enqueue_lost(&mut self.slabs.lock(class), chunk);
         }
     }
@@ -416,7 +427,7 @@ impl Shard {
                 if guard.total_chunks() == 0 {
                     return None;
                 }
-                let rule = self.rule();
+                let rule = self.rule_of(class);
                 let victim = evict::victim(&mut guard, horizon, rule);
                 let victim = victim.map(|v| (v, evict::ahead(&guard, v.part, rule)));
                 (victim, std::mem::take(&mut guard.moves))
@@ -482,6 +493,9 @@ impl Shard {
         line.remove(slot);
         if self.count_victim(l, chunk, item, (shape, standing), horizon) {
             self.ghost.remember(line.hash(), short_of, part);
+        }
+        if self.duel.samples(line.hash()) {
+            self.duel.evicted(line.hash());
         }
         self.unlinked(l, chunk);
         true

@@ -3,10 +3,13 @@
 //! of them may go. Nothing is unlinked here, and a delete touches no queue: what is not linked any
 //! more is skipped when its turn comes.
 //!
-//! - `s3`: probation and a clock, in the spirit of S3-FIFO (Yang et al., SOSP'23). The default.
+//! - `s3`: probation and a clock, in the spirit of S3-FIFO (Yang et al., SOSP'23), or one queue,
+//!   whichever hits more by `duel`. The default.
 //! - `queue`: one queue over the whole class, as an approximation of a flat LRU or as SIEVE.
 
 mod ahead;
+mod duel;
+mod miniature;
 mod places;
 mod queue;
 mod s3;
@@ -18,6 +21,7 @@ use super::ghost::Part;
 use crate::config::Eviction;
 use crate::item::{Item, Shape, Standing, State, body_head};
 pub(super) use ahead::{Ahead, ahead};
+pub(super) use duel::{Capacity, Duel};
 use places::Places;
 use slab::{ChunkRef, ClassGuard, PageNo};
 use std::collections::HashMap;
@@ -54,6 +58,8 @@ pub(super) struct Rule {
     /// Queues are not charged to -m, so probation may be longer than its share for as long as
     /// there is room.
     pub roomy: bool,
+    /// The class that it is for is one queue: see `duel`.
+    pub whole: bool,
 }
 
 impl Rule {
@@ -61,7 +67,12 @@ impl Rule {
     /// memcached would make HOT for probation, so that its 20 per cent give S3-FIFO's tenth.
     pub fn of(eviction: Eviction, segmented: bool, hot_pct: u32, roomy: bool) -> Rule {
         let eviction = if segmented || eviction != Eviction::S3 { eviction } else { Eviction::Lru };
-        Rule { eviction, probation: hot_pct * 5, roomy }
+        Rule { eviction, probation: hot_pct * 5, roomy, whole: false }
+    }
+
+    /// False where every item stands in the queue.
+    pub fn has_main(self) -> bool {
+        self.eviction == Eviction::S3 && !(self.whole && self.roomy)
     }
 
     pub fn pack(self) -> u32 {
@@ -75,7 +86,7 @@ impl Rule {
             1 => Eviction::Lru,
             _ => Eviction::Sieve,
         };
-        Rule { eviction, probation: word & 0xFFFF, roomy: word >> 24 != 0 }
+        Rule { eviction, probation: word & 0xFFFF, roomy: word >> 24 != 0, whole: false }
     }
 
     /// Bytes kept per chunk beside the arena, times 64: places in queues.
@@ -108,6 +119,8 @@ pub(super) struct Policy {
     /// Probation's share of the class's chunks, in thousandths, as its gains have made it; 0: as
     /// the rule says.
     pub probation: u32,
+    /// The class is one queue: see `s3`.
+    pub whole: bool,
     /// Chunks of the class that are bodies of chains: they have no place of their own in a queue.
     pub bodies: u32,
     /// Where the search for pages with expired items goes on.
@@ -147,8 +160,27 @@ enum Look {
 
 pub(super) type Class<'a> = ClassGuard<'a, Policy>;
 
+/// Gives a new item its place. One whose key was evicted not long ago has no need of probation.
+pub(super) fn admit(
+    class: &mut Class<'_>,
+    chunk: ChunkRef,
+    item: Item<'_>,
+    rule: Rule,
+    known: bool,
+) {
+    if !known || rule.eviction != Eviction::S3 {
+        return enqueue(class, chunk, item, rule);
+    }
+    item.change_standing(item.standing(), item.standing().with_counter(1));
+    match rule.whole {
+        true => enqueue(class, chunk, item, rule),
+        false => leave(class, item),
+    }
+}
+
 /// A new item takes its place. That which its chunk may still have from its last life is stale.
 pub(super) fn enqueue(class: &mut Class<'_>, chunk: ChunkRef, item: Item<'_>, rule: Rule) {
+    s3::follow(class, rule);
     let room = match rule.eviction {
         Eviction::S3 if !rule.roomy => s3::make_way(class, rule),
         Eviction::S3 => s3::outgrow(class, rule),
@@ -255,6 +287,7 @@ pub(super) fn shorten(class: &mut Class<'_>, rule: Rule) {
 
 /// The item that should go; `None` where all that was looked at is pinned, reserved or TEMP.
 pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Option<Victim> {
+    s3::follow(class, rule);
     let mut spare: Option<(u32, Victim)> = None;
     for n in 0..LOOK_MAX - LOOK_ANYWHERE {
         let hunts = n < LOOK_UNREAD && class.unread > 0;
@@ -404,12 +437,14 @@ fn sweep(class: &mut Class<'_>, horizon: Horizon) -> Option<(ChunkRef, Look)> {
     if !evictable(standing, shape) || shape.has(Shape::QUEUED) {
         return Some((chunk, Look::Skip));
     }
-    if standing.counter() == 0 || is_dead(item, standing, shape, horizon) {
+    let counter = standing.counter();
+    let left = s3::left_by_hand(class, counter);
+    let Some(left) = left.filter(|_| !is_dead(item, standing, shape, horizon)) else {
         return Some((chunk, Look::Take));
-    }
-    item.change_standing(standing, standing.with_counter(standing.counter() - 1));
+    };
+    item.change_standing(standing, standing.with_counter(left));
     class.moves.within += 1;
-    Some((chunk, Look::Spare(standing.counter())))
+    Some((chunk, Look::Spare(counter)))
 }
 
 /// A body stands for its head, which goes only if nothing better turns up: in a class of very large

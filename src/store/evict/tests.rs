@@ -204,3 +204,45 @@ fn queues_stay_within_what_is_charged_for_them() {
         }
     });
 }
+
+/// Of keys that are written one after the other, and each read once when so many were written after
+/// it: the share of the reads that hit, per cent.
+fn read_once(b: &Bench, writes: usize, later: usize, len: usize) -> usize {
+    let mut hits = 0;
+    for n in 0..writes {
+        b.set(&format!("once{n}"), len);
+        hits += usize::from(n >= later && b.get(&format!("once{}", n - later)));
+        b.ticks(usize::from(n % 16 == 0));
+    }
+    hits * 100 / (writes - later)
+}
+
+/// A store that is full of items which were read twice, or never; and how many those are.
+fn full_of_old(eviction: Eviction, layout: Layout, read: bool) -> (Bench, usize) {
+    let b = Bench::new(Settings { maxbytes: 4 << 20, ..settings(eviction, layout) });
+    b.fill("k", 15_000, 300);
+    let names = (0..15_000).map(|n| format!("k{n:05}"));
+    names.filter(|name| read && b.held(name).is_some()).for_each(|name| {
+        assert!(b.get(&name) && b.get(&name));
+    });
+    let held = b.items() as usize;
+    (b, held)
+}
+
+#[test]
+fn what_is_read_once_and_late_is_still_there() {
+    for (eviction, layout, read) in [
+        (Eviction::S3, Layout::Compact, false),
+        (Eviction::S3, Layout::Compact, true),
+        (Eviction::S3, Layout::Memcached, true),
+        (Eviction::Lru, Layout::Compact, true),
+        (Eviction::Lru, Layout::Memcached, true),
+    ] {
+        for percent in [40, 75, 85] {
+            let (b, held) = full_of_old(eviction, layout, read);
+            let hits = read_once(&b, 3 * held, held * percent / 100, 300);
+            assert!(hits >= 97, "{eviction:?} {layout:?} {read}: {hits} % at {percent} %");
+            b.validate();
+        }
+    }
+}
