@@ -342,7 +342,9 @@ impl Shard {
                 Capacity { items, probation: sample.probation }
             })
             .collect();
-        self.duel.fit(&capacities, self.slabs.available_pages() == 0);
+        let pages: u64 = samples.iter().map(|sample| sample.pages).sum();
+        let left = self.slabs.available_pages();
+        self.duel.fit(&capacities, here * (pages + left) / pages.max(1), left == 0);
     }
 
     /// Every class as the policy wants to see it; `evicted` by class id, over all shards.

@@ -161,10 +161,9 @@ impl Duel {
         }
     }
 
-    /// Says what the classes, from the first on, have room for; `full`: memory is in use to its
-    /// limit, so that there is no more of it.
-    pub fn fit(&self, capacities: &[Capacity], full: bool) {
-        let items: u64 = capacities.iter().map(|c| c.items).sum();
+    /// Says what the classes, from the first on, have room for, and how many items there will be
+    /// when memory is in use to its limit; `full`: that it is by now.
+    pub fn fit(&self, capacities: &[Capacity], items: u64, full: bool) {
         let Some(mut arena) = self.arena.try_lock() else { return };
         let sparse = self.sparse(items, arena.miniature.len());
         let mask = ((1u64 << sparse) - 1) as u32;
@@ -264,7 +263,7 @@ mod tests {
     impl Cache {
         fn new() -> Cache {
             let duel = Duel::new(2);
-            duel.fit(&[Capacity { items: ITEMS, probation: 100 }], true);
+            duel.fit(&[Capacity { items: ITEMS, probation: 100 }], ITEMS, true);
             Cache { duel, horizon: Flush::new().horizon(1000), stored: Default::default() }
         }
 
@@ -331,7 +330,7 @@ mod tests {
             cache.set(key);
             if key % 1000 == 0 {
                 let items = ITEMS.max(key / 2);
-                cache.duel.fit(&[Capacity { items, probation: 100 }], true);
+                cache.duel.fit(&[Capacity { items, probation: 100 }], items, true);
             }
         }
         let entries = cache.duel.arena.lock().miniature.len();
