@@ -6,7 +6,7 @@ mod common;
 use common::{Bench, VALUE, key, name, plain_get};
 use divan::{Bencher, black_box};
 use rustcached::command::{Arith, Fetch};
-use rustcached::store::ArithOutcome;
+use rustcached::store::{ArithOutcome, FetchOutcome};
 
 fn main() {
     divan::main();
@@ -56,12 +56,12 @@ fn gets(bencher: Bencher<'_, '_>, items: usize) {
         let key = key(&name);
         let hash = bench.store.hash(key);
         let fetch = Fetch { cas: true, ..Fetch::of(plain_get(key)) };
-        let hit = bench.store.fetch(&bench.local, &fetch, hash, |hit| {
+        let outcome = bench.store.fetch(&bench.local, &fetch, hash, |hit| {
             out.clear();
             hit.copy_value(&mut out);
             black_box(hit.cas());
         });
-        assert!(hit);
+        assert_eq!(outcome, FetchOutcome::Hit);
     });
 }
 

@@ -5,7 +5,7 @@ mod common;
 use common::{Client, Server, wait_until};
 use rustcached::clock::Clock;
 use rustcached::config::Settings;
-use rustcached::store::{Arith, Fetch, Get, Key, Local, Set, Store};
+use rustcached::store::{Arith, Fetch, FetchOutcome, Get, Key, Local, Set, Store};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -111,7 +111,8 @@ fn an_item_that_gets_a_cas_unique_is_no_new_item() {
     let l = store.local();
     set(&store, &l, b"k", b"0123456789");
     let fetch = Fetch { cas: true, ..Fetch::of(get_of(b"k")) };
-    assert!(store.fetch(&l, &fetch, store.hash(fetch.get.key), |_| ()));
+    let fetched = store.fetch(&l, &fetch, store.hash(fetch.get.key), |_| ());
+    assert_eq!(fetched, FetchOutcome::Hit);
     assert_eq!(store.stats().thread_sums().total_items, 1);
 }
 

@@ -15,7 +15,9 @@ use loom::thread::{JoinHandle, spawn};
 use rustcached::clock::{Clock, Exptime};
 use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use rustcached::config::Settings;
-use rustcached::store::{ArithOutcome, DeleteOutcome, Key, Local, Outcome, Pace, Pin, Store};
+use rustcached::store::{
+    ArithOutcome, DeleteOutcome, FetchOutcome, Key, Local, Outcome, Pace, Pin, Store, TouchOutcome,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,7 +119,7 @@ impl User {
             hit.copy_value(&mut seen.0);
             seen.1 = hit.cas();
         });
-        hit.then_some(seen)
+        (hit == FetchOutcome::Hit).then_some(seen)
     }
 
     fn delete(&self, name: &str) -> DeleteOutcome {
@@ -127,7 +129,8 @@ impl User {
 
     fn touch(&self, name: &str) -> bool {
         let touch = Touch { key: key(name), exptime: Exptime(100) };
-        self.store.touch(&self.local, &touch, self.store.hash(touch.key))
+        let outcome = self.store.touch(&self.local, &touch, self.store.hash(touch.key));
+        outcome == TouchOutcome::Touched
     }
 
     fn incr(&self, name: &str, delta: u64) -> Option<u64> {

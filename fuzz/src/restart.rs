@@ -7,7 +7,7 @@
 
 use rustcached::clock::{Clock, Exptime};
 use rustcached::config::{Eviction, Layout, Settings};
-use rustcached::store::{Arith, Delete, Fetch, Get, Key, Local, Set, Store};
+use rustcached::store::{Arith, Delete, Fetch, FetchOutcome, Get, Key, Local, Set, Store};
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
@@ -110,13 +110,14 @@ impl Bench {
 
     fn fetch(&self, fetch: &Fetch<'_>) -> Option<Told> {
         let mut told = None;
-        let hit = self.store.fetch(&self.local, fetch, self.store.hash(fetch.get.key), |hit| {
+        let hash = self.store.hash(fetch.get.key);
+        let outcome = self.store.fetch(&self.local, fetch, hash, |hit| {
             let mut value = Vec::new();
             hit.copy_value(&mut value);
             assert_eq!(value.len(), hit.value_len() as usize);
             told = Some((value, hit.client_flags(), hit.ttl()));
         });
-        told.filter(|_| hit)
+        told.filter(|_| outcome == FetchOutcome::Hit)
     }
 
     fn delete(&self, name: &str) {

@@ -21,6 +21,7 @@ fn slabs() -> Slabs<()> {
         ceiling: PAGES,
         chunk_overhead_64ths: 0,
         first_page_beyond_limit: false,
+        reserve: false,
         huge_pages: 0,
     };
     Slabs::new(geometry, options).expect("address space")

@@ -121,6 +121,7 @@ mod tests {
             ceiling: 2 * pages,
             chunk_overhead_64ths: 0,
             first_page_beyond_limit: false,
+            reserve: false,
             huge_pages,
         };
         Slabs::new(geometry, options).expect("address space")
@@ -172,9 +173,11 @@ mod tests {
         let touch = &slabs.pool.touch;
         let first = touch.run(PageNo(0), || [grow(), grow()]);
         assert_eq!(first, Some([Some(PageNo(1)), Some(PageNo(2))]));
+        assert_eq!(slabs.pages_touched(), 3, "page 2 is one of them");
         // The thread that touches has moved on.
         let second = touch.run(PageNo(3), || [grow(), grow()]);
         assert_eq!(second, Some([Some(PageNo(0)), Some(PageNo(4))]));
+        assert_eq!(slabs.pages_touched(), 5, "page 3 was passed over");
         assert_eq!((grow(), grow()), (Some(PageNo(3)), Some(PageNo(5))));
         assert_eq!(touch.run(PageNo(5), || ()), None);
         slabs.validate().expect("a valid arena");

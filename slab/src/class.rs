@@ -118,11 +118,20 @@ impl<'a, P> ClassGuard<'a, P> {
         }
     }
 
-    /// Takes one more page from the pool; false when the limit is reached.
+    /// Takes one more page from the pool; false when the limit is reached, or those left are in
+    /// reserve and the class has some.
     pub fn grow(&mut self) -> bool {
-        let Some(page) = self.slabs.take_page(self.class, &self.state) else { return false };
-        self.own(page);
-        true
+        self.take_page(false)
+    }
+
+    /// As [`ClassGuard::grow`], also where the class has pages and those left are in reserve.
+    pub fn grow_from_reserve(&mut self) -> bool {
+        self.take_page(true)
+    }
+
+    fn take_page(&mut self, reserved: bool) -> bool {
+        let page = self.slabs.take_page(self.class, &self.state, reserved);
+        page.map(|page| self.own(page)).is_some()
     }
 
     /// Pages of the class, in no order that means anything.

@@ -164,6 +164,7 @@ mod tests {
             ceiling: pages,
             chunk_overhead_64ths: 0,
             first_page_beyond_limit: false,
+            reserve: false,
             huge_pages: pages,
         };
         Slabs::new(geometry, options).expect("address space")

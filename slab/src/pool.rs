@@ -6,6 +6,9 @@ use crate::touch::Touch;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+/// One in so many bytes of the limit is in reserve, if a reserve is kept.
+const RESERVE_SHARE: u64 = 64;
+
 pub(crate) struct Pool {
     state: Mutex<State>,
     /// No page fits the limit. Whoever is short of one, as all are once a cache is full, need not
@@ -14,6 +17,19 @@ pub(crate) struct Pool {
     pub(crate) touch: Touch,
     /// Bytes of a page and, where that is counted, of what is known of it.
     page_cost: u64,
+    /// Most pages that are kept in reserve: see [`Pool::reserve`].
+    reserve_max: u64,
+}
+
+/// Who takes a page, and so which pages may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// One more page for a class: those in reserve stay.
+    More,
+    /// The reserve is for this.
+    Reserved,
+    /// A page even past the limit, up to the arena's end.
+    Beyond,
 }
 
 struct State {
@@ -72,14 +88,21 @@ impl DerefMut for Changing<'_> {
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
         let cost = self.pool.page_cost;
-        self.pool.full.store(self.used(cost) + cost > self.limit, Relaxed);
+        let reserve = self.pool.reserve(self.limit);
+        self.pool.full.store(self.used(cost) + cost + reserve > self.limit, Relaxed);
     }
 }
 
 impl Pool {
     /// `page_cost`: bytes that a page counts as; `overhead_64ths`: bytes kept per chunk beside the
-    /// arena, times 64.
-    pub(crate) fn new(page_cost: u64, ceiling: u32, limit: u64, overhead_64ths: u32) -> Pool {
+    /// arena, times 64; `reserve_max`: the most pages that are kept in reserve.
+    pub(crate) fn new(
+        page_cost: u64,
+        ceiling: u32,
+        limit: u64,
+        overhead_64ths: u32,
+        reserve_max: u32,
+    ) -> Pool {
         let state = State {
             free: Vec::new(),
             next: 0,
@@ -93,7 +116,13 @@ impl Pool {
             overhead_64ths: u64::from(overhead_64ths),
         };
         let (full, touch) = (AtomicBool::new(false), Touch::new());
-        Pool { state: Mutex::new(state), full, touch, page_cost }
+        let reserve_max = u64::from(reserve_max);
+        Pool { state: Mutex::new(state), full, touch, page_cost, reserve_max }
+    }
+
+    /// Bytes of the limit in whole pages that [`Claim::More`] and charges leave alone.
+    fn reserve(&self, limit: u64) -> u64 {
+        (limit / RESERVE_SHARE / self.page_cost).min(self.reserve_max) * self.page_cost
     }
 
     /// The state, of which anything may change.
@@ -101,16 +130,16 @@ impl Pool {
         Changing { pool: self, state: self.state.lock() }
     }
 
-    /// A zeroed page for `chunks` chunks; `beyond` asks for it even past the limit, up to the
-    /// arena's end.
-    pub(crate) fn take(&self, chunks: u32, beyond: bool) -> Option<PageNo> {
-        if self.full.load(Relaxed) && !beyond {
+    /// A zeroed page for `chunks` chunks.
+    pub(crate) fn take(&self, chunks: u32, claim: Claim) -> Option<PageNo> {
+        if self.full.load(Relaxed) && claim == Claim::More {
             return None;
         }
         let mut s = self.change();
+        let reserve = if claim == Claim::More { self.reserve(s.limit) } else { 0 };
         let more = self.page_cost + (u64::from(chunks) * s.overhead_64ths).div_ceil(64);
-        let fits = s.used(self.page_cost) + more <= s.limit;
-        if !fits && !beyond {
+        let fits = s.used(self.page_cost) + more + reserve <= s.limit;
+        if !fits && claim != Claim::Beyond {
             return None;
         }
         let page = s.free.pop().or_else(|| self.fresh(&mut s))?;
@@ -172,7 +201,7 @@ impl Pool {
     /// Counts `bytes` used elsewhere against the limit; false, and nothing counted, past it.
     pub(crate) fn charge(&self, bytes: u64) -> bool {
         let mut s = self.change();
-        let fits = s.used(self.page_cost) + bytes <= s.limit;
+        let fits = s.used(self.page_cost) + bytes + self.reserve(s.limit) <= s.limit;
         if fits {
             s.charged += bytes;
         }
@@ -207,10 +236,11 @@ impl Pool {
         s.used(self.page_cost).saturating_sub(s.limit + u64::from(s.beyond) * self.page_cost)
     }
 
-    /// Pages that could still be taken.
+    /// Pages that could still be taken without those in reserve.
     pub(crate) fn available(&self) -> u64 {
         let s = self.state.lock();
-        let room = s.limit.saturating_sub(s.used(self.page_cost)) / self.page_cost;
+        let taken = s.used(self.page_cost) + self.reserve(s.limit);
+        let room = s.limit.saturating_sub(taken) / self.page_cost;
         room.min(u64::from(s.ceiling - s.in_use))
     }
 
@@ -224,6 +254,11 @@ impl Pool {
             .saturating_sub(s.free.len() as u64)
             .min(u64::from((s.ceiling - s.next).saturating_sub(1)));
         (s.next, fresh as u32)
+    }
+
+    /// Pages that were ever handed out, or passed over: those of lower numbers.
+    pub(crate) fn touched(&self) -> u32 {
+        self.state.lock().next
     }
 
     /// Pages in use, pages that were given back, bytes used, limit in bytes.

@@ -121,6 +121,7 @@ mod tests {
             ceiling: 32,
             chunk_overhead_64ths: 0,
             first_page_beyond_limit: false,
+            reserve: false,
             huge_pages: 0,
         };
         Slabs::in_file(geometry, options, &Place { file: file.clone(), records: 0, arena: 1 << 16 })

@@ -5,7 +5,7 @@ use crate::class::{Class, ClassGuard, State};
 use crate::geometry::{ClassId, Geometry};
 use crate::grain::Grain;
 use crate::page::{PageNo, RECORD_WORDS, Record, earliest_of, note_class_deadline, note_deadline};
-use crate::pool::Pool;
+use crate::pool::{Claim, Pool};
 use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::sync::{self, AtomicU32};
 use crate::{ChunkRef, Waits, Words};
@@ -15,6 +15,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic;
+
+/// Pages that a class may take though those left are in reserve.
+const FIRST_PAGES: usize = 4;
 
 /// How an arena is made.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,9 @@ pub struct Options {
     pub chunk_overhead_64ths: u32,
     /// A class that has no page may take one beyond the limit, as in memcached.
     pub first_page_beyond_limit: bool,
+    /// One page in 64, but no more than there are classes, is kept for classes that have next to
+    /// none, and for [`ClassGuard::grow_from_reserve`].
+    pub reserve: bool,
     /// Pages, from the first on, for which the system is asked for huge ones (`-L`).
     pub huge_pages: u32,
 }
@@ -89,7 +95,9 @@ impl<P: Default> Slabs<P> {
         let Options { chunk_overhead_64ths, .. } = options;
         let record = if chunk_overhead_64ths > 0 { RECORD_WORDS as u64 * 4 } else { 0 };
         let cost = u64::from(geometry.page_size()) + record;
-        let pool = Pool::new(cost, options.ceiling, options.limit, chunk_overhead_64ths);
+        let reserve = if options.reserve { geometry.classes().count() as u32 } else { 0 };
+        let (ceiling, limit) = (options.ceiling, options.limit);
+        let pool = Pool::new(cost, ceiling, limit, chunk_overhead_64ths, reserve);
         let classes = geometry.classes().map(|_| CachePadded::new(Class::default())).collect();
         let page_shift = page_words.trailing_zeros();
         let first_page_beyond_limit = options.first_page_beyond_limit;
@@ -230,10 +238,9 @@ impl<P> Slabs<P> {
         self.record(page).used() == 0
     }
 
-    /// Pages that were ever taken: those of lower numbers.
+    /// Pages that were ever taken, and those that were passed over: those of lower numbers.
     pub fn pages_touched(&self) -> u32 {
-        let (in_use, free, ..) = self.pool.figures();
-        in_use + free as u32
+        self.pool.touched()
     }
 
     /// Counts bytes used outside the arena against the limit; false, and nothing counted, past it.
@@ -293,10 +300,20 @@ impl<P> Slabs<P> {
         &self.waits
     }
 
-    pub(crate) fn take_page(&self, class: ClassId, state: &State<P>) -> Option<PageNo> {
-        let beyond = self.first_page_beyond_limit && state.pages.is_empty();
+    /// A page for a class; with `reserved` also one that is in reserve.
+    pub(crate) fn take_page(
+        &self,
+        class: ClassId,
+        state: &State<P>,
+        reserved: bool,
+    ) -> Option<PageNo> {
+        let claim = match state.pages.is_empty() {
+            true if self.first_page_beyond_limit => Claim::Beyond,
+            _ if reserved || state.pages.len() < FIRST_PAGES => Claim::Reserved,
+            _ => Claim::More,
+        };
         let chunks = self.geometry.chunks_per_page(class);
-        let page = self.pool.take(chunks, beyond)?;
+        let page = self.pool.take(chunks, claim)?;
         if self.arena.commit(self.words_of(page)).is_err() {
             self.refused.fetch_add(1, Relaxed);
             self.pool.put(page, chunks);

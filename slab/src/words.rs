@@ -44,6 +44,9 @@ pub(crate) const HUGE_WORDS: usize = (2 << 20) / 4;
 /// Since Linux 6.1; not every C library has it.
 #[cfg(not(any(loom, miri)))]
 const MADV_COLLAPSE: libc::c_int = 25;
+/// Since Linux 5.18; not every C library has it.
+#[cfg(not(any(loom, miri)))]
+const MADV_DONTNEED_LOCKED: libc::c_int = 24;
 #[cfg(not(any(loom, miri)))]
 const READ_AND_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
@@ -109,11 +112,7 @@ impl Words {
         self.zero(range.start..from / 4);
         self.zero(to / 4..range.end);
         let Some(file) = &self.file else {
-            // SAFETY: the mapping is anonymous and private and `self` owns it; all access is
-            // through atomics (see `deref`), to which dropping the pages is a store of zero.
-            return unsafe {
-                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from)
-            };
+            return self.drop_memory(from / 4..to / 4);
         };
         let (hole, at, len) = (self.address(from / 4), file.at + from as u64, to - from);
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
@@ -126,6 +125,45 @@ impl Words {
             .or_else(|_| in_file::write_zeroes(&file.file, at, len as u64));
         file.has_relics.fetch_or(cleared.is_err(), Relaxed);
         cleared
+    }
+
+    /// Drops the memory of whole system pages, which the system refuses where they are locked
+    /// (`-k`) and it is not told that this is known.
+    fn drop_memory(&self, range: Range<usize>) -> io::Result<()> {
+        let (from, len) = (self.address(range.start), self[range].len() * 4);
+        let advise = |advice| {
+            // SAFETY: the range lies within the mapping, which is anonymous and private and `self`
+            // owns; all access is through atomics (see `deref`), to which dropping the pages is a
+            // store of zero.
+            match unsafe { libc::madvise(from, len, advice) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        let refused = |e: &io::Error| e.raw_os_error() == Some(libc::EINVAL);
+        match advise(libc::MADV_DONTNEED) {
+            Err(e) if refused(&e) => match advise(MADV_DONTNEED_LOCKED) {
+                Err(e) if refused(&e) => self.unlocked(from, len, || advise(libc::MADV_DONTNEED)),
+                dropped => dropped,
+            },
+            dropped => dropped,
+        }
+    }
+
+    /// Runs `drop` while a range of system pages is not locked. What is put there later is locked
+    /// again, if the limit on locked memory has room for it.
+    fn unlocked(
+        &self,
+        from: *mut c_void,
+        len: usize,
+        drop: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        // SAFETY: as in `drop_memory`; whether memory is locked changes nothing that is there.
+        unsafe { rustix::mm::munlock(from, len) }?;
+        let dropped = drop();
+        // SAFETY: as above.
+        let _ = unsafe { rustix::mm::mlock_with(from, len, rustix::mm::MlockFlags::ONFAULT) };
+        dropped
     }
 
     /// Has the system bring the memory of `range` now, which changes nothing that is there. Fails
@@ -412,5 +450,44 @@ mod tests {
         words[2048].store(9, Relaxed);
         words.release(1024..3072).unwrap();
         assert_eq!((words[0].load(Relaxed), words[2048].load(Relaxed)), (7, 0));
+    }
+
+    /// As under `-k`, also where the system does not know of the advice for it.
+    #[test]
+    fn locked_words_are_released_and_locked_again() {
+        let words = Words::reserve(4096).unwrap();
+        let locked = || {
+            let status = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let start = format!("{:x}-", words.address(0).addr());
+            let map = status.lines().skip_while(|line| !line.starts_with(&start));
+            let figure = |name| {
+                let row = map.clone().find(|line| line.starts_with(name)).unwrap();
+                row.split_ascii_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+            };
+            (figure("Rss:"), figure("Locked:"))
+        };
+        // SAFETY: whether the memory of a mapping of ours is locked changes nothing that is there.
+        let lock = unsafe {
+            let flags = rustix::mm::MlockFlags::ONFAULT;
+            rustix::mm::mlock_with(words.address(0), 4096 * 4, flags)
+        };
+        lock.unwrap();
+        let fill = || words.iter().for_each(|word| word.store(7, Relaxed));
+        fill();
+        assert_eq!(locked(), (16, 16));
+        words.release(0..4096).unwrap();
+        assert_eq!((locked(), words[9].load(Relaxed)), ((0, 0), 0));
+        fill();
+        let drop = || {
+            let whole = words.address(0);
+            // SAFETY: as in `drop_memory`.
+            let dropped = unsafe { libc::madvise(whole, 4096 * 4, libc::MADV_DONTNEED) };
+            if dropped == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        };
+        assert!(drop().is_err(), "it is locked");
+        words.unlocked(words.address(0), 4096 * 4, drop).unwrap();
+        assert_eq!((locked(), words[9].load(Relaxed)), ((0, 0), 0));
+        fill();
+        assert_eq!(locked(), (16, 16));
     }
 }

@@ -6,7 +6,8 @@ use super::{
 use crate::clock::Exptime;
 use crate::config::log_level;
 use crate::store::{
-    ArithOutcome, DeleteOutcome, Key, KeyHash, Local, Outcome, Refusal, Reservation, Store,
+    ArithOutcome, DeleteOutcome, FetchOutcome, Key, KeyHash, Local, Outcome, Refusal, Reservation,
+    Store, TouchOutcome,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -75,8 +76,11 @@ fn execute_other(
         Command::Get(_) => unreachable!("run by `execute`"),
         Command::Fetch(fetch) => {
             let key = fetch.get.key;
-            let hit = store.fetch(local, fetch, hashed(key), |hit| replies.hit(key, hit));
-            found(store, key, hit, replies);
+            let outcome = store.fetch(local, fetch, hashed(key), |hit| replies.hit(key, hit));
+            match outcome {
+                FetchOutcome::NoMemory => replies.reply(Reply::NoRoom(key)),
+                outcome => found(store, key, outcome == FetchOutcome::Hit, replies),
+            }
         }
         Command::Set(_) => unreachable!("a set is run with its value"),
         Command::Dump(_) | Command::RefreshCerts => unreachable!("run by the connection"),
@@ -91,9 +95,8 @@ fn execute_other(
             replies.reply(counted(key, store.arith(local, arith, hashed(key))));
         }
         Command::Touch(touch) => {
-            let touched = store.touch(local, touch, hashed(touch.key));
-            let reply = if touched { Reply::Touched } else { Reply::NotFound };
-            replies.reply(reply(touch.key));
+            let outcome = store.touch(local, touch, hashed(touch.key));
+            replies.reply(touched(touch.key, outcome));
         }
         Command::Inspect(key) => {
             local.counters.thread.meta_cmds.bump();
@@ -174,6 +177,14 @@ fn stored(key: Key<'_>, outcome: Outcome) -> Reply<'_> {
         Outcome::Exists => Reply::Exists(key),
         Outcome::NotFound => Reply::NotFound(key),
         Outcome::NoMemory => error(Refusal::NoMemory.into()),
+    }
+}
+
+fn touched(key: Key<'_>, outcome: TouchOutcome) -> Reply<'_> {
+    match outcome {
+        TouchOutcome::Touched => Reply::Touched(key),
+        TouchOutcome::NotFound => Reply::NotFound(key),
+        TouchOutcome::NoMemory => error(Error::NoMemory("out of memory")),
     }
 }
 

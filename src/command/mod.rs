@@ -158,6 +158,8 @@ impl From<Refusal> for Error {
 pub enum Reply<'a> {
     /// A get that found nothing.
     Miss(Key<'a>),
+    /// A get that asks for a field of its item for which there is no memory.
+    NoRoom(Key<'a>),
     /// A store that was done: its CAS unique where asked for, and the item's final value length.
     Stored {
         key: Key<'a>,

@@ -260,7 +260,10 @@ pub(super) fn memlimit(store: &Store, megabytes: u32) -> Reply<'static> {
     if !store.set_limit(u64::from(megabytes) << 20) {
         return line("MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust");
     }
-    log::info!("maxbytes adjusted to {megabytes}m");
+    match store.over_limit() {
+        0 => log::info!("maxbytes adjusted to {megabytes}m"),
+        _ => log::info!("maxbytes adjusted to {megabytes}m; {}", store.excess()),
+    }
     Reply::Ok
 }
 

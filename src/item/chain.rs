@@ -296,6 +296,7 @@ mod tests {
             ceiling: 1,
             chunk_overhead_64ths: 0,
             first_page_beyond_limit: false,
+            reserve: false,
             huge_pages: 0,
         };
         Slabs::new(Geometry::new(512, vec![64]).expect("a ladder"), options).expect("an arena")

@@ -139,10 +139,8 @@ pub(super) fn reply(out: &mut Vec<u8>, echo: Echo, reply: &Reply<'_>) {
         // Some clients take an empty body for a failure.
         Reply::LoggedIn => success(out, echo, 0, b"Authenticated"),
         Reply::Stats(lines) => stats(out, echo, lines),
-        Reply::Say(Say::Error(why)) => {
-            let (status, text) = words(echo.verb, why);
-            packet(out, echo, status, b"", text.as_bytes());
-        }
+        Reply::NoRoom(_) => refusal(out, echo, Error::NoMemory("")),
+        Reply::Say(Say::Error(why)) => refusal(out, echo, why),
         // Of these no request of this protocol is answered by one.
         Reply::Inspected { .. } | Reply::Failed(_) | Reply::Say(_) => {}
     }
@@ -155,6 +153,11 @@ fn success(out: &mut Vec<u8>, echo: Echo, cas: u64, body: &[u8]) {
         out.extend_from_slice(&header(echo, Status::Ok, 0, 0, body.len(), cas));
         out.extend_from_slice(body);
     }
+}
+
+fn refusal(out: &mut Vec<u8>, echo: Echo, why: Error) {
+    let (status, text) = words(echo.verb, why);
+    packet(out, echo, status, b"", text.as_bytes());
 }
 
 fn error(out: &mut Vec<u8>, echo: Echo, status: Status) {

@@ -3,8 +3,8 @@
 use super::lex::{Tokens, encode_key};
 use super::meta::{Echo, Verb};
 use super::outbox::Outbox;
-use super::{number, text_encode};
-use crate::command::Reply;
+use super::{error_line, number, text_encode};
+use crate::command::{Error, Reply};
 use crate::store::{Hit, Inspection, Key};
 
 /// Room for a status line without returned flags.
@@ -136,6 +136,7 @@ pub(super) fn reply(out: &mut Vec<u8>, echo: &Echo<'_>, reply: &Reply<'_>) {
     }
     match *reply {
         Reply::Miss(key) => line(out, b"EN", echo, key, None),
+        Reply::NoRoom(_) => error_line(out, Error::NoMemory("out of memory")),
         Reply::Stored { key, cas, len } => {
             line(out, b"HD", echo, key, Some((cas.unwrap_or(0), len)));
         }

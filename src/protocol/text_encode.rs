@@ -3,7 +3,7 @@
 use super::outbox::Outbox;
 use super::text::Echo;
 use super::{error_line, number};
-use crate::command::{Reply, Say, StatLines};
+use crate::command::{Error, Reply, Say, StatLines};
 use crate::item::append_all;
 use crate::store::{Hit, Key};
 
@@ -50,9 +50,19 @@ fn value_line(out: &mut Vec<u8>, key: Key<'_>, client_flags: u32, len: u32, cas:
 pub(super) fn reply(out: &mut Vec<u8>, echo: Echo, reply: &Reply<'_>) {
     match reply {
         Reply::Miss(_) => out.extend_from_slice(if echo.end { END } else { b"" }),
+        Reply::NoRoom(_) => no_room(out, echo),
         _ if echo.noreply => {}
         Reply::Stored { .. } => out.extend_from_slice(b"STORED\r\n"),
         reply => other(out, reply),
+    }
+}
+
+/// A client reads on after an error only if that is what its get ends with: another of several keys
+/// is left out.
+#[cold]
+fn no_room(out: &mut Vec<u8>, echo: Echo) {
+    if echo.end {
+        error_line(out, Error::NoMemory("out of memory writing get response"));
     }
 }
 
@@ -88,6 +98,7 @@ fn other(out: &mut Vec<u8>, reply: &Reply<'_>) {
         }
         // Only meta asks for the first, and text has no words for the others.
         Reply::Inspected { .. }
+        | Reply::NoRoom(_)
         | Reply::Closing
         | Reply::Mechanisms(_)
         | Reply::Challenge(_)

@@ -307,9 +307,14 @@ impl Automove {
     /// The class with the most free pages, or the poorest where none has any, though it be its
     /// last.
     pub fn fullest(&self) -> Option<usize> {
+        self.freest().or_else(|| self.poorest(None)).or_else(|| self.largest())
+    }
+
+    /// The class with the most free pages, of those that have a page's worth of free chunks.
+    pub fn freest(&self) -> Option<usize> {
         let free = |n: &usize| self.tracks[*n].free_pages();
         let freest = (0..self.tracks.len()).max_by(|a, b| free(a).total_cmp(&free(b)))?;
-        if free(&freest) >= 1.0 { Some(freest) } else { self.poorest(None).or(self.largest()) }
+        (free(&freest) >= 1.0).then_some(freest)
     }
 
     /// The class that has had no use for the most pages for a second or two, and how many those

@@ -5,7 +5,7 @@ use super::held::{Found, Held, Purpose};
 use super::read::{bump_unfetched, seconds_left};
 use super::requests::{Arith, Delete, Set, SetMode, Touch};
 use super::tell::Kept;
-use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local};
+use super::types::{ArithOutcome, DeleteOutcome, Key, KeyHash, Local, TouchOutcome};
 use super::write::{cas_matches, draft_of};
 use crate::clock::Deadline;
 use crate::item::{Plan, Shape};
@@ -60,6 +60,7 @@ impl Store {
         let mut draft = draft_of(delete.key, 0, deadline, kept_bits, cas.is_some());
         draft.client_flags = delete.client_flags;
         draft.plan = Plan { client_flags: delete.client_flags != 0, ..draft.plan };
+        draft.is_copy = true;
         let chunk = held.shard.draft(held.l, &draft, held.horizon).ok()?;
         if let Some(cas) = cas {
             held.shard.put_cas(chunk, cas);
@@ -78,21 +79,14 @@ impl Store {
         &self,
         held: &mut Held<'a>,
         delete: &Delete<'_>,
-        mut found: Found<'a>,
+        found: Found<'a>,
     ) -> DeleteOutcome {
-        if let Some(exptime) = delete.touch {
-            match held.redate(found, self.clock.deadline(exptime)) {
-                Some(redated) => found = redated,
-                None => return DeleteOutcome::Deleted,
-            }
-        }
+        let deadline = delete.touch.map(|exptime| self.clock.deadline(exptime));
         // An item without a unique needs none: it counts as newer than any that was given out.
-        if let Some(cas) = self.cas_for(delete.new_cas, found.shape.has(Shape::CAS)) {
-            match held.change_cas(found, cas) {
-                Ok(changed) => found = changed,
-                Err(_) => return DeleteOutcome::NoMemory,
-            }
-        }
+        let cas = self.cas_for(delete.new_cas, found.shape.has(Shape::CAS));
+        let Some(found) = held.change_fields(found, deadline, cas) else {
+            return DeleteOutcome::NoMemory;
+        };
         held.line.dirty();
         held.shard.change_sealed(held.l, found.chunk, |item| {
             item.set_bits(Shape::STALE);
@@ -101,20 +95,22 @@ impl Store {
         DeleteOutcome::Deleted
     }
 
-    /// False: not found.
-    pub fn touch(&self, l: &Local, touch: &Touch<'_>, hash: KeyHash) -> bool {
+    pub fn touch(&self, l: &Local, touch: &Touch<'_>, hash: KeyHash) -> TouchOutcome {
         l.counters.thread.touch_cmds.bump();
         let deadline = self.clock.deadline(touch.exptime);
         let mut held = self.hold(l, hash);
         let found = held.find(touch.key, Purpose::Read);
-        let Some(found) = found.and_then(|found| held.redate(found, deadline)) else {
+        let Some(found) = found else {
             l.counters.thread.touch_misses.bump();
-            return false;
+            return TouchOutcome::NotFound;
+        };
+        let Some(found) = held.change_fields(found, Some(deadline), None) else {
+            return TouchOutcome::NoMemory;
         };
         let class = held.class_counters(found.chunk);
         held.shard.bump(class, found.item, found.standing, held.horizon.stamp);
         class.touch_hits.bump();
-        true
+        TouchOutcome::Touched
     }
 
     /// Adds to or takes from a decimal number: 64 bits, wrapping up, stopping at 0 downwards.
@@ -160,78 +156,74 @@ impl Store {
         }
         let needs_cas = found.shape.has(Shape::CAS) || arith.return_cas;
         let cas = self.cas_for(arith.new_cas, needs_cas);
-        let Some(found) = self.put_number(held, arith.key, found, value, cas) else {
+        let now = self.clock.now();
+        let ttl_before = seconds_left(found.item.deadline(found.shape), now);
+        let deadline = arith.touch.map(|exptime| self.clock.deadline(exptime));
+        if self.put_number(held, arith.key, found, value, (deadline, cas)).is_none() {
             return ArithOutcome::NoMemory;
-        };
-        let ttl_before = seconds_left(found.item.deadline(found.shape), self.clock.now());
-        let mut ttl = ttl_before;
-        if let Some(exptime) = arith.touch {
-            let deadline = self.clock.deadline(exptime);
-            ttl = seconds_left(deadline.0, self.clock.now());
-            held.redate(found, deadline);
         }
+        let ttl = deadline.map_or(ttl_before, |deadline| seconds_left(deadline.0, now));
         ArithOutcome::Number { value, cas: cas.filter(|_| arith.return_cas), ttl, ttl_before }
     }
 
-    /// Writes a number over a found one: in place where it is no longer than what was there (the
-    /// rest is blanks, as in memcached), else in a new item.
-    #[allow(clippy::too_many_arguments)]
+    /// Writes a number over a found one, with a new deadline and CAS unique where there are such,
+    /// in place where it is no longer than what was there (the rest is blanks, as in memcached),
+    /// else in a new item. `None`: there is no memory for one, and nothing was done.
     fn put_number<'a>(
         &self,
         held: &mut Held<'a>,
         key: Key<'_>,
-        mut found: Found<'a>,
+        found: Found<'a>,
         value: u64,
-        cas: Option<u64>,
-    ) -> Option<Found<'a>> {
+        fields: (Option<Deadline>, Option<u64>),
+    ) -> Option<()> {
+        let (deadline, cas) = fields;
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(value).as_bytes();
         let room = found.item.value_len(found.shape) as usize;
         if digits.len() > room || found.shape.has(Shape::PINNED) {
-            return self.grow_number(held, key, found, digits, cas);
+            return self.grow_number(held, key, found, digits, fields);
         }
-        if let Some(cas) = cas {
-            found = held.change_cas(found, cas).ok()?;
-        }
-        held.line.dirty();
         let mut padded = held.l.scratch.take();
         padded.clear();
         padded.extend_from_slice(digits);
         padded.resize(room, b' ');
-        // With a unique, its value may have come to lie in several chunks.
-        if found.shape.has(Shape::WIDE) || held.shard.is_write_once(found.item) {
-            let (plan, deadline) = (found.item.plan(found.shape), found.item.deadline(found.shape));
-            found = held.recast(&found, plan, deadline, Some(&padded))?;
+        let in_place = !found.shape.has(Shape::WIDE)
+            && !held.shard.is_write_once(found.item)
+            && held.has_room(&found, deadline, cas);
+        let changed = if in_place {
+            let changed = held.change_fields(found, deadline, cas);
+            changed.map(|found| held.overwrite_value(found, &padded))
         } else {
-            found.item.put_value(found.shape, 0, &padded);
-            held.l.scratch.set(padded);
-        }
+            held.recast(&found, deadline, cas, Some(&padded))
+        };
+        held.l.scratch.set(padded);
+        let found = changed?;
         bump_unfetched(found.item, found.standing, held.horizon.stamp);
-        Some(found)
+        Some(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn grow_number<'a>(
         &self,
         held: &mut Held<'a>,
         key: Key<'_>,
         found: Found<'a>,
         digits: &[u8],
-        cas: Option<u64>,
-    ) -> Option<Found<'a>> {
-        let deadline = Deadline(found.item.deadline(found.shape));
+        (deadline, cas): (Option<Deadline>, Option<u64>),
+    ) -> Option<()> {
+        let deadline = deadline.unwrap_or(Deadline(found.item.deadline(found.shape)));
         let kept = found.shape.0 & (Shape::BINARY_KEY | Shape::TEMP);
         let mut draft = draft_of(key, digits.len() as u32, deadline, kept, cas.is_some());
         draft.client_flags = found.item.client_flags(found.shape);
         draft.plan.client_flags = draft.client_flags != 0;
+        draft.is_copy = true;
         let chunk = held.shard.draft(held.l, &draft, held.horizon).ok()?;
         held.shard.writer(chunk).put(digits);
         if let Some(cas) = cas {
             held.shard.put_cas(chunk, cas);
         }
-        let slot = found.slot;
         held.link_over(found, chunk);
-        Some(held.linked(slot, chunk))
+        Some(())
     }
 
     fn arith_create<'a>(&self, held: &mut Held<'a>, arith: &Arith<'_>) -> ArithOutcome {

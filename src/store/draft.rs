@@ -22,6 +22,9 @@ pub(super) struct Draft<'a> {
     pub client_flags: u32,
     /// Further bits of the shape.
     pub bits: u32,
+    /// It is a changed copy of an item, which stays as it is where there is no memory for the copy:
+    /// that may have what is in reserve.
+    pub is_copy: bool,
 }
 
 impl Draft<'_> {
@@ -36,10 +39,15 @@ impl Draft<'_> {
 }
 
 impl Shard {
-    /// A plan as it can be carried out here.
+    /// A plan as it can be carried out here. Where nothing is evicted it has room for a deadline
+    /// and a CAS unique from the start, as there may be no memory for them later.
     pub fn settled(&self, plan: Plan) -> Plan {
         let geometry = self.slabs.geometry();
-        plan.settled(geometry.chunk_size(geometry.largest()))
+        let (exptime, cas) = match self.rules.evict {
+            true => (plan.exptime, plan.cas),
+            false => (true, plan.cas || self.rules.use_cas),
+        };
+        Plan { exptime, cas, ..plan }.settled(geometry.chunk_size(geometry.largest()))
     }
 
     /// Reserves chunks for an item and writes all of it but the value and the CAS unique.
@@ -57,7 +65,11 @@ impl Shard {
         let class = self.class_for(&plan);
         let chained = class.is_none();
         let class = class.unwrap_or(geometry.largest());
-        let chunk = self.allocate(l, class, horizon).ok_or(Refusal::NoMemory)?;
+        let chunk = match draft.is_copy {
+            true => self.allocate_for_copy(l, class, horizon),
+            false => self.allocate(l, class, horizon),
+        };
+        let chunk = chunk.ok_or(Refusal::NoMemory)?;
         let item = self.item(chunk);
         let Plan { key_len, value_len, .. } = plan;
         let shape = if plan.wide {

@@ -14,7 +14,6 @@ use slab::ChunkRef;
 
 /// The line of a key, locked until dropped. What it gives out and takes are chunks of its shard.
 pub(super) struct Held<'a> {
-    pub store: &'a Store,
     pub shard: &'a Shard,
     pub l: &'a Local,
     pub line: LineGuard<'a>,
@@ -43,8 +42,14 @@ impl Store {
     pub(super) fn hold<'a>(&'a self, l: &'a Local, hash: KeyHash) -> Held<'a> {
         let shard = self.shard_of(hash);
         let line = shard.index.lock(hash.0);
-        Held { store: self, shard, l, line, horizon: self.horizon() }
+        Held { shard, l, line, horizon: self.horizon() }
     }
+}
+
+/// The plan of an item that gets these fields.
+fn with_fields(plan: Plan, deadline: Option<Deadline>, cas: Option<u64>) -> Plan {
+    let dated = deadline.is_some_and(|deadline| deadline != Deadline::NEVER);
+    Plan { exptime: plan.exptime || dated, cas: plan.cas || cas.is_some(), ..plan }
 }
 
 impl<'a> Held<'a> {
@@ -171,88 +176,95 @@ impl<'a> Held<'a> {
     }
 
     // Fields that come later: in place where the chunk has the room and no later field is in the
-    // way; else in a fresh chunk, swapped as by a set.
+    // way; else in a fresh chunk, swapped as by a set. Where there is no memory for that, nothing
+    // was done.
 
-    /// Gives a found item a new deadline, in place or in a fresh chunk. `None` where neither can
-    /// be: the item is dropped, lest it outlive what was asked.
-    pub fn redate(&mut self, found: Found<'a>, deadline: Deadline) -> Option<Found<'a>> {
-        let before = found.item.plan(found.shape);
+    /// Gives a found item a new deadline, a new CAS unique, or both, in place or in a fresh chunk.
+    /// `None`: there is no memory for one, and the item is as it was.
+    pub fn change_fields(
+        &mut self,
+        found: Found<'a>,
+        deadline: Option<Deadline>,
+        cas: Option<u64>,
+    ) -> Option<Found<'a>> {
+        if !self.has_room(&found, deadline, cas) {
+            return self.recast(&found, deadline, cas, None);
+        }
         let size = self.shard.chunk_size(found.chunk);
+        let found = match deadline {
+            Some(deadline) => self.put_deadline(found, deadline, size),
+            None => found,
+        };
+        Some(match cas {
+            Some(cas) => self.put_cas(found, cas, size),
+            None => found,
+        })
+    }
+
+    /// True where these fields can be stored in place.
+    pub fn has_room(
+        &self,
+        found: &Found<'a>,
+        deadline: Option<Deadline>,
+        cas: Option<u64>,
+    ) -> bool {
+        let plan = found.item.plan(found.shape);
+        let wanted = with_fields(plan, deadline, cas);
+        // A deadline comes before the other fields, whose place is taken.
+        let in_the_way = wanted.exptime && !plan.exptime && (plan.client_flags || plan.cas);
+        plan.wide || !in_the_way && wanted.size() <= self.shard.chunk_size(found.chunk) as usize
+    }
+
+    /// Stores a deadline in a found item that has a place for it.
+    fn put_deadline(&mut self, found: Found<'a>, deadline: Deadline, size: u32) -> Found<'a> {
+        let before = found.item.plan(found.shape);
         self.line.dirty();
         let put = |item: Item<'_>| item.put_deadline(found.shape, deadline.0, size);
-        if self.shard.change_sealed(self.l, found.chunk, put) {
-            self.shard.reshaped(self.l, found.chunk, &before);
-            self.shard.note_deadline(found.chunk);
-            return Some(Found { shape: found.item.shape(), ..found });
-        }
-        let plan = Plan { exptime: true, ..before };
-        match self.recast(&found, plan, deadline.0, None) {
-            Some(found) => Some(found),
-            None => {
-                self.drop_found(found);
-                None
-            }
-        }
+        let stored = self.shard.change_sealed(self.l, found.chunk, put);
+        debug_assert!(stored, "a place for a deadline");
+        self.shard.reshaped(self.l, found.chunk, &before);
+        self.shard.note_deadline(found.chunk);
+        Found { shape: found.item.shape(), ..found }
     }
 
-    /// Gives a found item its first CAS unique. Where no memory can be had for it, it is handed
-    /// out unstored: a later `cas` with it answers EXISTS, which is safe.
-    pub fn give_cas(&mut self, found: Found<'a>) -> (Found<'a>, Option<u64>) {
-        let cas = self.store.next_cas();
-        match self.change_cas(found, cas) {
-            Ok(found) => (found, None),
-            Err(found) => (found, Some(cas)),
-        }
-    }
-
-    /// Stores a CAS unique in a found item, in place or in a fresh chunk.
-    pub fn change_cas(&mut self, found: Found<'a>, cas: u64) -> Result<Found<'a>, Found<'a>> {
+    /// Stores a CAS unique in a found item that has a place for it.
+    fn put_cas(&mut self, found: Found<'a>, cas: u64, size: u32) -> Found<'a> {
         let before = found.item.plan(found.shape);
         self.line.dirty();
-        if found.item.put_cas(found.shape, cas, self.shard.chunk_size(found.chunk)) {
-            self.shard.reshaped(self.l, found.chunk, &before);
-            return Ok(Found { shape: found.item.shape(), ..found });
-        }
-        let deadline = found.item.deadline(found.shape);
-        let plan = Plan { cas: true, ..before };
-        match self.recast(&found, plan, deadline, None) {
-            Some(fresh) => {
-                self.shard.put_cas(fresh.chunk, cas);
-                Ok(Found { shape: fresh.item.shape(), ..fresh })
-            }
-            None => Err(found),
-        }
+        let stored = found.item.put_cas(found.shape, cas, size);
+        debug_assert!(stored, "a place for a CAS unique");
+        self.shard.reshaped(self.l, found.chunk, &before);
+        Found { shape: found.item.shape(), ..found }
     }
 
-    /// Copies a found item, with `value` instead of its own where there is one, to a fresh chunk
-    /// with room for what `plan` adds, and swaps the two.
+    /// Copies a found item to a fresh chunk, with `value`, a deadline and a CAS unique instead of
+    /// its own where there are such, and swaps the two. `None`: there is no memory for one.
     pub fn recast(
         &mut self,
         found: &Found<'a>,
-        plan: Plan,
-        deadline: u32,
+        deadline: Option<Deadline>,
+        cas: Option<u64>,
         value: Option<&[u8]>,
     ) -> Option<Found<'a>> {
+        let plan = with_fields(found.item.plan(found.shape), deadline, cas);
         let mut key = Vec::with_capacity(Key::MAX + 8);
         found.item.copy_key(found.shape, &mut key);
         let kept = Shape::BINARY_KEY | Shape::STALE | Shape::WIN | Shape::TEMP;
         let draft = Draft {
             key: &key,
             plan,
-            deadline,
+            deadline: deadline.map_or_else(|| found.item.deadline(found.shape), |d| d.0),
             client_flags: found.item.client_flags(found.shape),
             bits: found.shape.0 & kept,
+            is_copy: true,
         };
         let chunk = self.shard.draft(self.l, &draft, self.horizon).ok()?;
         match value {
             Some(value) => self.shard.writer(chunk).put(value),
             None => self.shard.writer(chunk).put_value_of(self.l, found.chunk),
         }
-        if found.shape.has(Shape::CAS) {
-            self.shard.put_cas(chunk, found.item.cas(found.shape));
-        } else if plan.cas {
-            // Counted as having one from the moment it is linked.
-            self.shard.put_cas(chunk, 0);
+        if plan.cas {
+            self.shard.put_cas(chunk, cas.unwrap_or_else(|| found.item.cas(found.shape)));
         }
         let item = self.shard.item(chunk);
         self.shard.seal(self.l, chunk, self.horizon);

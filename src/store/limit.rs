@@ -37,6 +37,23 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Bytes in use beyond the limit.
+    pub fn over_limit(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.slabs.over_limit()).sum()
+    }
+
+    /// What an operator is told of them.
+    pub fn excess(&self) -> String {
+        let more = self.over_limit().div_ceil(1 << 20);
+        let until = match self.settings.evict {
+            true => "given up",
+            false => "kept by -M until items are deleted or expire, but for what no item needs",
+        };
+        format!("{more} MiB more than the limit are in use, and {until}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

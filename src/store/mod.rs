@@ -46,6 +46,8 @@ mod requests;
 mod resize;
 mod restart;
 mod savings;
+#[cfg(all(test, not(any(loom, miri))))]
+mod scarcity;
 mod seals;
 mod shard;
 mod spare;
@@ -76,8 +78,8 @@ pub use requests::{Arith, Delete, Deleter, Fetch, Get, Set, SetMode, Touch};
 pub use restart::Restart;
 pub use slab::LongWaits;
 pub use types::{
-    ArithOutcome, ClassInfo, DeleteOutcome, GhostInfo, Inspection, Key, KeyHash, Local, MemoryInfo,
-    Outcome, Refusal, StoreInfo,
+    ArithOutcome, ClassInfo, DeleteOutcome, FetchOutcome, GhostInfo, Inspection, Key, KeyHash,
+    Local, MemoryInfo, Outcome, Refusal, StoreInfo, TouchOutcome,
 };
 pub use upkeep::Pace;
 
@@ -444,6 +446,7 @@ fn reserve_shard(
         ceiling,
         chunk_overhead_64ths: if alone { 0 } else { rule.overhead_64ths() },
         first_page_beyond_limit: alone,
+        reserve: !alone && !s.evict,
         huge_pages: match limit {
             _ if s.large_pages => ceiling,
             HUGE_PAGES_FROM.. => ((limit - limit / SMALL_PAGES_SHARE) / page) as u32,

@@ -13,6 +13,7 @@ use super::types::Local;
 use super::upkeep::Pace;
 use crate::clock::Seconds;
 use crate::config::Eviction;
+use crate::item::Shape;
 use crate::stats::{BusyStatus, MoveStats};
 use slab::{ClassId, PageNo};
 use std::collections::VecDeque;
@@ -192,7 +193,11 @@ impl Store {
 
     fn decide(&self, shard: &Shard, policy: &mut Automove, freely: bool) -> Option<Decision> {
         if shard.slabs.over_limit() > 0 {
-            let from = policy.fullest()?;
+            // Where nothing is evicted, what is in use can only move together.
+            let from = match shard.rules.evict {
+                true => policy.fullest()?,
+                false => policy.freest()?,
+            };
             return Some(Decision { from, to: None, why: Why::OverLimit });
         }
         let mode = self.knobs.automove.load(Relaxed);
@@ -382,7 +387,8 @@ impl Shard {
         let pages: Vec<PageNo> = if first { longest() } else { emptiest_first(&guard) };
         drop(guard);
         let chunks = 0..self.slabs.geometry().chunks_per_page(class);
-        let is_free = |page: &&PageNo| self.can_be_emptied(**page, class, chunks.clone());
+        let stays = Shape::PINNED | Shape::TEMP;
+        let is_free = |page: &&PageNo| self.can_be_emptied(**page, class, chunks.clone(), stays);
         let freely = pages.iter().take(PAGES_LOOKED_MAX).find(|page| !first && is_free(page));
         let mut pages = freely.into_iter().chain(&pages).copied();
         pages.find(|page| {

@@ -48,6 +48,15 @@ impl Store {
     }
 }
 
+impl<'a> Held<'a> {
+    /// Puts another value of the same length in a narrow item.
+    pub fn overwrite_value(&mut self, found: Found<'a>, value: &[u8]) -> Found<'a> {
+        self.line.dirty();
+        found.item.put_value(found.shape, 0, value);
+        found
+    }
+}
+
 impl Held<'_> {
     fn can_overwrite(&self, old: &Found<'_>, draft: &Draft<'_>) -> bool {
         let places = Shape::PLACES;

@@ -4,11 +4,14 @@
 //! The table is bounded by the connections: each sends at most one output's worth of values.
 //!
 //! A client that reads slowly must not keep memory from everybody else. Pinned values that have
-//! left the index may take up an eighth of -m; beyond that, and when memory cannot be had at all,
-//! the oldest pins are revoked: their connections are closed ([`Pin::is_revoked`]).
+//! left the index may take up an eighth of -m; beyond that the oldest of them are revoked, and so
+//! are those that have been on their way for long when memory cannot be had at all: their
+//! connections are closed ([`Pin::is_revoked`]). A value that is in the index stays there whoever
+//! reads it, so nothing would be won by that.
 
 use super::Store;
 use super::shard::Shard;
+use crate::clock::Seconds;
 use crate::item::{self, Cursor, Item, Shape};
 use slab::ChunkRef;
 use slab::sync::Mutex;
@@ -19,6 +22,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Pins revoked for one allocation that failed.
 const REVOKED_AT_ONCE: usize = 8;
+/// Seconds that such a pin has lasted for at least.
+const SLOW: Seconds = 5;
 
 pub(super) struct Pins {
     table: Mutex<Table>,
@@ -45,6 +50,8 @@ struct Entry {
     revoked: bool,
     /// When it was first pinned, in [`Table::births`].
     born: u64,
+    /// When it was last pinned.
+    since: Seconds,
 }
 
 impl Pins {
@@ -62,11 +69,14 @@ impl Pins {
     }
 
     /// Pins an item that is linked, under its line's lock.
-    fn pin(&self, chunk: ChunkRef, item: Item<'_>, bytes: u64) {
+    fn pin(&self, chunk: ChunkRef, item: Item<'_>, bytes: u64, now: Seconds) {
         let mut table = self.table.lock();
         table.births += 1;
         let born = table.births;
         let entry = table.entries.entry(chunk).or_insert(Entry { bytes, born, ..Entry::default() });
+        entry.since = now;
+        // One that is revoked is of a value that left the index.
+        debug_assert!(!entry.unlinked && !entry.revoked);
         entry.count += 1;
         item.set_bits(Shape::PINNED);
     }
@@ -88,11 +98,12 @@ impl Pins {
         true
     }
 
-    /// Memory could not be had: closes the connections that have been sending for the longest.
-    pub fn relieve(&self) {
+    /// Memory could not be had: closes the connections that have been sending what is out of the
+    /// index for the longest.
+    pub fn relieve(&self, now: Seconds) {
         let mut table = self.table.lock();
         for _ in 0..REVOKED_AT_ONCE {
-            if !table.revoke(|_| true) {
+            if !table.revoke(|entry| entry.unlinked && entry.since + SLOW <= now) {
                 return;
             }
             self.revocations.fetch_add(1, Relaxed);
@@ -163,7 +174,7 @@ impl Pin {
     /// Pins a linked item; its line is locked.
     pub(super) fn new(store: &Arc<Store>, shard: usize, chunk: ChunkRef, len: usize) -> Pin {
         let owner = store.shard_at(shard);
-        owner.pins.pin(chunk, owner.item(chunk), len as u64);
+        owner.pins.pin(chunk, owner.item(chunk), len as u64, store.clock.now());
         Pin { store: store.clone(), shard, chunk, len, sent: Cursor::default() }
     }
 
@@ -238,7 +249,7 @@ mod tests {
         let pins = Pins::new(250);
         let chunks: Vec<ChunkRef> = (0..4).map(|n| ChunkRef::at_word(n * 100)).collect();
         for chunk in &chunks {
-            pins.pin(*chunk, item, 100);
+            pins.pin(*chunk, item, 100, 7);
         }
         assert!(pins.leave_to_last(chunks[1]) && pins.leave_to_last(chunks[0]));
         assert_eq!(pins.revocations(), 0, "200 of 250 bytes");
@@ -246,8 +257,10 @@ mod tests {
         let revoked: Vec<bool> = chunks.iter().map(|c| pins.is_revoked(*c)).collect();
         assert_eq!(revoked, [true, false, false, false], "the oldest that is unlinked");
         assert!(pins.unpin(chunks[0], item) && pins.unpin(chunks[1], item));
-        pins.relieve();
-        assert!(pins.is_revoked(chunks[2]) && pins.is_revoked(chunks[3]));
+        pins.relieve(7 + SLOW - 1);
+        assert!(!pins.is_revoked(chunks[2]), "it has just begun");
+        pins.relieve(7 + SLOW);
+        assert!(pins.is_revoked(chunks[2]) && !pins.is_revoked(chunks[3]), "the other is linked");
         assert!(!pins.unpin(chunks[3], item), "still in the index");
         assert!(!pins.leave_to_last(chunks[3]), "not pinned any more");
         assert!(pins.unpin(chunks[2], item));

@@ -7,7 +7,7 @@ use super::index::Blocked;
 use super::pins::Pin;
 use super::requests::{Fetch, Get};
 use super::shard::Shard;
-use super::types::{Inspection, Key, KeyHash, Local};
+use super::types::{FetchOutcome, Inspection, Key, KeyHash, Local};
 use super::{Store, write};
 use crate::clock::Seconds;
 use crate::config::Eviction;
@@ -39,8 +39,6 @@ pub struct Hit<'a> {
     won: bool,
     /// Deadline before this command.
     deadline_before: Seconds,
-    /// No CAS unique could be stored; this one is handed out all the same.
-    loose_cas: Option<u64>,
 }
 
 impl Hit<'_> {
@@ -57,7 +55,7 @@ impl Hit<'_> {
     /// The CAS unique, 0 where the item has none.
     #[inline]
     pub fn cas(&self) -> u64 {
-        self.loose_cas.unwrap_or_else(|| self.item.cas(self.shape))
+        self.item.cas(self.shape)
     }
 
     /// True where the command named the item's CAS unique, so that its value is not wanted.
@@ -276,7 +274,9 @@ impl Store {
             return false;
         };
         if get.meta && found.shape.has(Shape::STALE | Shape::WIN) {
-            return self.fetch_held(held, &Fetch::of(get.clone()), hash, Some(found), visit);
+            // What asks for no fields needs no memory.
+            let fetch = Fetch::of(get.clone());
+            return self.fetch_held(held, &fetch, hash, Some(found), visit) == FetchOutcome::Hit;
         }
         let (item, shape) = (found.item, found.item.shape());
         let at = (self.shard_no(hash), found.chunk);
@@ -291,14 +291,14 @@ impl Store {
         true
     }
 
-    /// A read that may also touch, create, mark or hand out a win. False: not found (counted).
+    /// A read that may also touch, create, mark or hand out a win. A miss is counted.
     pub fn fetch(
         self: &Arc<Self>,
         l: &Local,
         fetch: &Fetch<'_>,
         hash: KeyHash,
         mut visit: impl FnMut(Hit<'_>),
-    ) -> bool {
+    ) -> FetchOutcome {
         let get = &fetch.get;
         let changes = fetch.touch.is_some() || fetch.vivify.is_some() || fetch.recache.is_some();
         let need = if self.use_cas { Shape::CAS } else { 0 };
@@ -309,7 +309,7 @@ impl Store {
                 Err(Blocked::Lock) => None,
             };
             if let Some(found) = found {
-                return found;
+                return if found { FetchOutcome::Hit } else { FetchOutcome::Miss };
             }
         }
         let mut held = self.hold(l, hash);
@@ -325,17 +325,19 @@ impl Store {
         hash: KeyHash,
         found: Option<Found<'a>>,
         mut visit: impl FnMut(Hit<'_>),
-    ) -> bool {
+    ) -> FetchOutcome {
         let (l, get) = (held.l, &fetch.get);
         let (found, created) = match found {
             Some(found) => (Some(found), false),
             None => (self.vivify(&mut held, fetch), true),
         };
-        let hit = found.and_then(|found| self.work_fetch(&mut held, fetch, hash, found, created));
-        let Some(hit) = hit else {
+        let Some(found) = found else {
             count_fetch_miss(l, fetch);
             held.shard.missed(hash, held.horizon);
-            return false;
+            return FetchOutcome::Miss;
+        };
+        let Some(hit) = self.work_fetch(&mut held, fetch, hash, found, created) else {
+            return FetchOutcome::NoMemory;
         };
         visit(hit);
         if hit.won {
@@ -347,7 +349,7 @@ impl Store {
             held.note_read(hit.chunk, hit.deadline_before);
         }
         count_fetch_hit(l, held.shard, class, fetch, &hit);
-        true
+        FetchOutcome::Hit
     }
 
     /// Creates the empty item of a fetch that asked for it.
@@ -368,25 +370,23 @@ impl Store {
         Some(held.linked(slot, chunk))
     }
 
-    /// Does what a fetch asks of its item; `None` where its deadline could not be kept.
+    /// Does what a fetch asks of its item; `None`, and nothing was done, where there is no memory
+    /// for the fields that it asks for.
     fn work_fetch<'a>(
         self: &'a Arc<Self>,
         held: &mut Held<'a>,
         fetch: &Fetch<'_>,
         hash: KeyHash,
-        mut found: Found<'a>,
+        found: Found<'a>,
         created: bool,
     ) -> Option<Hit<'a>> {
         let now = held.horizon.now;
         let (standing, deadline_before) = (found.standing, found.item.deadline(found.shape));
         // What is created has its exptime already.
-        if let Some(exptime) = fetch.touch.filter(|_| !created) {
-            found = held.redate(found, self.clock.deadline(exptime))?;
-        }
-        let mut loose_cas = None;
-        if fetch.cas && self.use_cas && !found.shape.has(Shape::CAS) {
-            (found, loose_cas) = held.give_cas(found);
-        }
+        let deadline = fetch.touch.filter(|_| !created).map(|e| self.clock.deadline(e));
+        let lacks_cas = fetch.cas && self.use_cas && !found.shape.has(Shape::CAS);
+        let cas = lacks_cas.then(|| self.next_cas());
+        let found = held.change_fields(found, deadline, cas)?;
         let judged =
             if fetch.touch_first { found.item.deadline(found.shape) } else { deadline_before };
         let due =
@@ -397,7 +397,7 @@ impl Store {
         let (item, shape) = (found.item, found.item.shape());
         let hit = Hit::new(self, (self.shard_no(hash), found.chunk), item, shape, get, now);
         let won = won && get.meta;
-        Some(Hit { standing, locked: true, won, deadline_before, loose_cas, ..hit })
+        Some(Hit { standing, locked: true, won, deadline_before, ..hit })
     }
 
     /// What `me` and dumps show of a key; nothing is counted or bumped.
@@ -456,7 +456,6 @@ impl<'a> Hit<'a> {
             locked: false,
             won: false,
             deadline_before: item.deadline(shape),
-            loose_cas: None,
         }
     }
 }

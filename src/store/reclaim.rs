@@ -394,7 +394,7 @@ mod tests {
     use crate::clock::{Clock, Exptime};
     use crate::config::Settings;
     use crate::store::held::Purpose;
-    use crate::store::{Get, Outcome, Pin, Set, Touch};
+    use crate::store::{Get, Outcome, Pin, Set, Touch, TouchOutcome};
     use std::sync::Arc;
 
     /// Ticks that anything in these tests is done within.
@@ -442,7 +442,8 @@ mod tests {
         fn touch(&self, name: &str, exptime: i64) {
             let key = Key::new(name.as_bytes()).expect("a short key");
             let touch = Touch { key, exptime: Exptime(exptime) };
-            assert!(self.store.touch(&self.local, &touch, self.store.hash(key)));
+            let touched = self.store.touch(&self.local, &touch, self.store.hash(key));
+            assert_eq!(touched, TouchOutcome::Touched);
         }
 
         fn advance(&self, seconds: u32) {

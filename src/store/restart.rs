@@ -137,13 +137,19 @@ impl Store {
     }
 
     /// A file may hold more than -m now allows: the mover gives pages up, as after
-    /// `cache_memlimit`, but before anybody asks for memory.
+    /// `cache_memlimit`, but before anybody asks for memory. With -M these are what no item needs.
     fn come_within_limit(&self) {
         let l = self.local();
         let mut rests = 0;
-        let over = || self.shards.iter().any(|shard| shard.slabs.over_limit() > 0);
-        while self.settings.evict && over() && rests < RESTS_MAX {
-            rests += u32::from(self.move_step(&l) == Pace::Rest);
+        while self.over_limit() > 0 && rests < RESTS_MAX {
+            let rests_now = self.move_step(&l) == Pace::Rest;
+            rests += u32::from(rests_now);
+            if rests_now && !self.settings.evict && !self.stats.moves.running.load(Relaxed) {
+                break;
+            }
+        }
+        if self.over_limit() > 0 {
+            warn!("-m: {}", self.excess());
         }
     }
 

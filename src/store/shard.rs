@@ -330,6 +330,41 @@ impl Shard {
     /// A chunk of `class`, reserved and blank: a free one, an expired one, one of a new page, or
     /// a victim's. `None`: out of memory.
     pub fn allocate(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        self.take_any(l, class, horizon).or_else(|| self.out_of_memory(l, class, horizon))
+    }
+
+    /// A chunk for a changed copy of an item, which otherwise would have to stay as it is: one of a
+    /// larger class where need be, or of a page in reserve.
+    pub fn allocate_for_copy(
+        &self,
+        l: &Local,
+        class: ClassId,
+        horizon: Horizon,
+    ) -> Option<ChunkRef> {
+        let in_reserve = || {
+            let mut guard = self.slabs.lock(class);
+            guard.grow_from_reserve().then(|| self.take_from(&mut guard, false)).flatten()
+        };
+        self.take_any(l, class, horizon)
+            .or_else(|| self.take_larger(class))
+            .or_else(in_reserve)
+            .or_else(|| self.out_of_memory(l, class, horizon))
+    }
+
+    /// A free chunk of the next larger class that has one.
+    fn take_larger(&self, class: ClassId) -> Option<ChunkRef> {
+        let mut larger = self.slabs.geometry().classes().skip(class.index());
+        larger.find_map(|class| self.take_free(class, false))
+    }
+
+    #[cold]
+    fn out_of_memory<T>(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<T> {
+        self.class_counters(l, class).outofmemory.bump();
+        self.pins.relieve(horizon.now);
+        None
+    }
+
+    fn take_any(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
         if let Some(chunk) = self.take_kept(l, class) {
             return Some(chunk);
         }
@@ -337,12 +372,7 @@ impl Shard {
         if let Some(chunk) = self.take_from(&mut guard, false) {
             return Some(chunk);
         }
-        let chunk = self.make_room(l, guard, horizon);
-        if chunk.is_none() {
-            self.class_counters(l, class).outofmemory.bump();
-            self.pins.relieve();
-        }
-        chunk
+        self.make_room(l, guard, horizon)
     }
 
     pub fn take_free(&self, class: ClassId, grow: bool) -> Option<ChunkRef> {
@@ -387,7 +417,10 @@ impl Shard {
             Err(class) => class,
         };
         if !self.rules.evict {
-            return None;
+            // One without pages may not stay so.
+            let has_pages = class.total_chunks() > 0;
+            drop(class);
+            return if has_pages { None } else { self.take_larger(id) };
         }
         if let Some(chunk) = self.evict_with(l, class, horizon) {
             self.class_counters(l, id).direct_reclaims.bump();
@@ -435,6 +468,11 @@ impl Shard {
             self.count_moves(l, class, moves);
             let Some((Victim { chunk, part }, ahead)) = victim else { continue };
             self.prefetch_victims(l, ahead);
+            if self.item(chunk).shape().has(Shape::TEMP)
+                && let Some(chunk) = self.spare_temp(l, class, horizon)
+            {
+                return Some(chunk);
+            }
             if !self.unlink_victim(l, chunk, horizon, (class, part)) {
                 self.requeue(chunk);
                 continue;
@@ -450,6 +488,13 @@ impl Shard {
             }
         }
         None
+    }
+
+    /// A chunk of a page that another class can spare, before a TEMP item goes.
+    #[cold]
+    fn spare_temp(&self, l: &Local, class: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+        let stolen = self.rules.steal && self.steal_one(l, class, horizon, false);
+        stolen.then(|| self.take_free(class, true)).flatten()
     }
 
     fn prefetch_victims(&self, l: &Local, Ahead { header, key }: Ahead) {
@@ -474,8 +519,8 @@ impl Shard {
         item.set_standing(Standing::RESERVED);
     }
 
-    /// Takes an item out of the index if its line is free to lock, it is neither pinned nor TEMP,
-    /// and it is still what it seemed to be. The chunk is then the caller's. `short_of`: the class
+    /// Takes an item out of the index if its line is free to lock, it is not pinned, and it is
+    /// still what it seemed to be. The chunk is then the caller's. `short_of`: the class
     /// that it goes for, which is not its own where that is a chain's and only ends there.
     pub fn unlink_victim(
         &self,
@@ -487,7 +532,7 @@ impl Shard {
         let item = self.item(chunk);
         let Some((mut line, slot)) = self.line_of(l, chunk) else { return false };
         let (shape, standing) = (item.shape_after_pins(), item.standing());
-        if shape.has(Shape::PINNED | Shape::TEMP) {
+        if shape.has(Shape::PINNED) {
             return false;
         }
         line.remove(slot);

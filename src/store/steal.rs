@@ -14,6 +14,8 @@ use std::mem::take;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// A class that has one page for so many of another's has few.
+const FEW_SHARE: usize = 8;
 /// Pages of other classes that one allocation empties in vain.
 const STEALS_MAX: usize = 4;
 /// Classes whose pages it looks at.
@@ -60,6 +62,8 @@ pub(super) struct Steal {
     tries: u32,
     /// Pages of which something was dropped in vain.
     in_vain: usize,
+    /// TEMP items go as well.
+    temp: bool,
 }
 
 /// From [`Stage::Look`] on the page is draining: but for the chunk of a victim that is there, it
@@ -89,7 +93,8 @@ impl Steal {
         if self.in_vain == STEALS_MAX {
             self.pages.clear();
         }
-        *self = Steal { pages: take(&mut self.pages), in_vain: self.in_vain, ..Steal::default() };
+        let Steal { in_vain, temp, .. } = *self;
+        *self = Steal { pages: take(&mut self.pages), in_vain, temp, ..Steal::default() };
     }
 }
 
@@ -120,9 +125,20 @@ impl Shard {
     }
 
     /// Empties a page of one of the classes that have the most, for `class`; false where none can
-    /// be emptied.
+    /// be emptied. One with TEMP items is emptied where there is no other but in classes that have
+    /// few.
     pub fn steal_page(&self, l: &Local, class: ClassId, horizon: Horizon) -> bool {
-        let mut steal = self.plan_steal(class);
+        [false, true].into_iter().any(|temp| self.steal_one(l, class, horizon, temp))
+    }
+
+    /// The same, with the classes that have few and TEMP items only if so said.
+    pub fn steal_one(&self, l: &Local, class: ClassId, horizon: Horizon, temp: bool) -> bool {
+        let pages_of = |class| self.slabs.lock(class).pages().len();
+        let mut steal = Steal { temp, ..self.plan_steal(class) };
+        if !temp {
+            let most = steal.pages.front().map_or(0, |(class, _)| pages_of(*class));
+            steal.pages.retain(|(class, _)| pages_of(*class) * FEW_SHARE >= most);
+        }
         loop {
             match self.steal_step(l, &mut steal, horizon) {
                 Stolen::NotYet => {}
@@ -183,7 +199,8 @@ impl Shard {
     fn can_go_on(&self, steal: &mut Steal, page: PageNo, class: ClassId) -> bool {
         let last = self.slabs.geometry().chunks_per_page(class);
         let end = last.min(steal.next + LOOKED_PER_STEP);
-        let can = self.can_be_emptied(page, class, steal.next..end);
+        let stays = Shape::PINNED | if steal.temp { 0 } else { Shape::TEMP };
+        let can = self.can_be_emptied(page, class, steal.next..end, stays);
         steal.next = end;
         if end == last {
             (steal.stage, steal.next) = (Stage::Drop, 0);
@@ -238,16 +255,19 @@ impl Shard {
         true
     }
 
-    /// True where nothing in these chunks of a page is pinned, TEMP or a value on its way, as the
-    /// caller's own may be: as of now, and without locking anything.
-    pub fn can_be_emptied(&self, page: PageNo, class: ClassId, mut chunks: Range<u32>) -> bool {
+    /// True where nothing in these chunks of a page has one of the bits `stays` or is a value on
+    /// its way, as the caller's own may be: as of now, and without locking anything.
+    pub fn can_be_emptied(
+        &self,
+        page: PageNo,
+        class: ClassId,
+        mut chunks: Range<u32>,
+        stays: u32,
+    ) -> bool {
         chunks.all(|index| {
             let chunk = self.slabs.chunk_at(page, class, index);
             match self.owner_of(chunk).map(|owner| self.item(owner)) {
-                Some(item) => {
-                    let stays = item.shape().has(Shape::PINNED | Shape::TEMP);
-                    item.standing().state() == State::Linked && !stays
-                }
+                Some(item) => item.standing().state() == State::Linked && !item.shape().has(stays),
                 None => self.item(chunk).standing().state() == State::Free,
             }
         })

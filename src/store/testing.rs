@@ -1,8 +1,8 @@
 //! A store whose clock and background work stand still until a test says so.
 
 use super::upkeep::Pace;
-use super::{Delete, Fetch, Get, Key, Local, Set};
-use super::{DeleteOutcome, Outcome, Pin, Refusal, Store};
+use super::{Delete, Fetch, Get, Key, Local, Set, Touch};
+use super::{DeleteOutcome, FetchOutcome, Outcome, Pin, Refusal, Store, TouchOutcome};
 use crate::clock::{Clock, Exptime};
 use crate::config::Settings;
 use crate::item::{Shape, Standing};
@@ -110,7 +110,16 @@ impl Bench {
     }
 
     pub fn fetch(&self, fetch: &Fetch<'_>) -> bool {
+        self.try_fetch(fetch) == FetchOutcome::Hit
+    }
+
+    pub fn try_fetch(&self, fetch: &Fetch<'_>) -> FetchOutcome {
         self.store.fetch(&self.local, fetch, self.store.hash(fetch.get.key), |_| ())
+    }
+
+    pub fn touch(&self, name: &str, exptime: i64) -> TouchOutcome {
+        let touch = Touch { key: key(name), exptime: Exptime(exptime) };
+        self.store.touch(&self.local, &touch, self.store.hash(touch.key))
     }
 
     pub fn delete_as(&self, name: &str, invalidate: bool) -> DeleteOutcome {

@@ -120,6 +120,23 @@ pub enum ArithOutcome {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TouchOutcome {
+    Touched,
+    NotFound,
+    /// The item is as it was.
+    NoMemory,
+}
+
+/// How a read ended that may also change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchOutcome {
+    Hit,
+    Miss,
+    /// There is no room for the fields that it asks for; the item is as it was.
+    NoMemory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteOutcome {
     Deleted,
     NotFound,
@@ -205,6 +222,8 @@ pub struct MemoryInfo {
     /// Pages in use, and values among them that are only there because they are being sent.
     pub pages: u64,
     pub pinned: u64,
+    /// What pages and the rest take beyond the limit, as it was lowered.
+    pub over_limit: u64,
     pub index: u64,
     pub ghosts: u64,
     pub queues: u64,

@@ -40,7 +40,8 @@ pub(super) fn draft_of(
         cas,
         wide: false,
     };
-    Draft { key: key.bytes(), plan, deadline: deadline.0, client_flags: 0, bits }
+    let key = key.bytes();
+    Draft { key, plan, deadline: deadline.0, client_flags: 0, bits, is_copy: false }
 }
 
 impl Store {
@@ -103,15 +104,16 @@ impl Store {
         let plan = Plan {
             key_len: set.key.bytes().len(),
             value_len: set.len,
-            // An invalidating set takes over the deadline of the item that it replaces.
-            exptime: deadline != Deadline::NEVER || set.invalidate,
+            // An invalidating set takes over the deadline of the item that it replaces. Where
+            // nothing is evicted, each item has one: see `Shard::settled`.
+            exptime: deadline != Deadline::NEVER || set.invalidate || !self.settings.evict,
             client_flags: set.client_flags != 0,
             cas: self.use_cas && (set.return_cas || set.new_cas.is_some()),
             wide: false,
         };
         let bits = self.bits_for(deadline, set.binary_key);
         let (key, client_flags) = (set.key.bytes(), set.client_flags);
-        Draft { key, plan, deadline: deadline.0, client_flags, bits }
+        Draft { key, plan, deadline: deadline.0, client_flags, bits, is_copy: false }
     }
 
     /// Reserves the item of a storage command, or refuses it.
@@ -323,7 +325,8 @@ impl Store {
             cas: cas_room,
             wide: false,
         };
-        let draft = Draft { key: set.key.bytes(), plan, deadline, client_flags, bits };
+        let key = set.key.bytes();
+        let draft = Draft { key, plan, deadline, client_flags, bits, is_copy: false };
         let Ok(chunk) = shard.draft(l, &draft, held.horizon) else {
             held.tell_stored(set, Stored::NotStored, || self.piece(shard, set));
             return Ok(Outcome::NotStored);

@@ -4,8 +4,8 @@ use crate::clients::{Port, Wish, key_name};
 use crate::history::{Answer, Mode, Op, Seen, TERMS, exptime_of, term_of};
 use rustcached::clock::Exptime;
 use rustcached::store::{
-    Arith, ArithOutcome, Delete, DeleteOutcome, Fetch, Get, Hit, Key, KeyHash, Local, Outcome, Pin,
-    Refusal, Set, SetMode, Store, Touch,
+    Arith, ArithOutcome, Delete, DeleteOutcome, Fetch, FetchOutcome, Get, Hit, Key, KeyHash, Local,
+    Outcome, Pin, Refusal, Set, SetMode, Store, Touch, TouchOutcome,
 };
 use std::sync::Arc;
 
@@ -83,8 +83,11 @@ impl Thread {
             }
             Op::Touch(term) => {
                 let touch = Touch { key, exptime: Exptime(exptime_of(*term)) };
-                let found = self.store.touch(&self.local, &touch, hash);
-                if found { Answer::Done } else { Answer::Miss }
+                match self.store.touch(&self.local, &touch, hash) {
+                    TouchOutcome::Touched => Answer::Done,
+                    TouchOutcome::NotFound => Answer::Miss,
+                    TouchOutcome::NoMemory => panic!("there is memory enough"),
+                }
             }
             Op::Flush => {
                 self.store.flush_all(&self.local, None);
@@ -103,8 +106,11 @@ impl Thread {
     fn fetch(&self, fetch: &Fetch<'_>, hash: KeyHash, term: bool) -> Answer {
         let mut glimpse = None;
         let show = |hit: Hit<'_>| glimpse = Some(glance(&hit, fetch.cas, term));
-        let found = self.store.fetch(&self.local, fetch, hash, show);
-        if found { Answer::Hit(look(glimpse)) } else { Answer::Miss }
+        match self.store.fetch(&self.local, fetch, hash, show) {
+            FetchOutcome::Hit => Answer::Hit(look(glimpse)),
+            FetchOutcome::Miss => Answer::Miss,
+            FetchOutcome::NoMemory => panic!("there is memory enough"),
+        }
     }
 
     fn set(&self, set: &Set<'_>, hash: KeyHash, value: &[u8]) -> Answer {

@@ -7,8 +7,8 @@ use rustcached::clock::{Clock, Exptime};
 use rustcached::command::{Arith, Delete, Fetch, Get, Set, SetMode, Touch};
 use rustcached::config::{Layout, Settings};
 use rustcached::store::{
-    ArithOutcome, DeleteOutcome, Hit, Key, KeyHash, Local, Outcome, Pace, Pin, Refusal,
-    Reservation, Store, StoreInfo,
+    ArithOutcome, DeleteOutcome, FetchOutcome, Hit, Key, KeyHash, Local, Outcome, Pace, Pin,
+    Refusal, Reservation, Store, StoreInfo, TouchOutcome,
 };
 use std::sync::Arc;
 
@@ -237,12 +237,12 @@ impl Bench {
         Some(entry)
     }
 
-    /// Notes what a step has left under a key; `lossy`: it may have had to drop the item.
-    fn learn(&mut self, bytes: &[u8], mut entry: Entry, unique: Unique, lossy: bool) {
+    /// Notes what a step has left under a key.
+    fn learn(&mut self, bytes: &[u8], mut entry: Entry, unique: Unique) {
         self.reference.entries.insert(bytes.to_vec(), entry.clone());
         let Some(held) = self.store.inspect(self.local(), key(bytes), self.hash(bytes)) else {
             let dead = self.reference.live(bytes).is_none();
-            assert!(dead || lossy, "gone at once: {}", bytes.escape_ascii());
+            assert!(dead, "gone at once: {}", bytes.escape_ascii());
             self.reference.entries.remove(bytes);
             if let Unique::Fresh(Some(cas)) = unique {
                 self.newest = self.newest.max(cas);
@@ -337,7 +337,7 @@ impl Bench {
         assert_eq!(len as usize, if joins { entry.value.len() } else { set.len as usize });
         assert_eq!(cas.is_some(), set.return_cas && self.use_cas);
         let unique = self.unique_of(set.new_cas, set.return_cas, cas);
-        self.learn(bytes, entry, unique, false);
+        self.learn(bytes, entry, unique);
     }
 
     fn judge_refusal(&mut self, set: &Set<'_>, refusal: Refusal) {

@@ -25,7 +25,7 @@ impl Bench {
         entry.win |= seen.won;
         self.keep_pin(seen);
         let unique = Unique::Is(entry.cas);
-        self.learn(bytes, entry, unique, false);
+        self.learn(bytes, entry, unique);
     }
 
     fn compare(&self, entry: &Entry, seen: &Seen) {
@@ -54,15 +54,19 @@ impl Bench {
             ..Fetch::of(Get { meta: true, ..Get::of(key(&bytes)) })
         };
         let mut seen = None;
-        let hit = self.store.fetch(self.local(), &fetch, self.hash(&bytes), |hit| {
+        let outcome = self.store.fetch(self.local(), &fetch, self.hash(&bytes), |hit| {
             seen = Some(see(&hit, op.pin));
         });
-        assert!(known.is_some() || op.vivify.is_some() || !hit);
-        let Some(seen) = seen.filter(|_| hit) else {
-            if known.is_some() || op.vivify.is_some() {
+        assert!(known.is_some() || op.vivify.is_some() || outcome == FetchOutcome::Miss);
+        if outcome == FetchOutcome::NoMemory {
+            self.excuse();
+            return assert!(self.known(&bytes).is_some(), "it stays as it was");
+        }
+        let Some(seen) = seen.filter(|_| outcome == FetchOutcome::Hit) else {
+            if op.vivify.is_some() {
                 self.excuse();
-                self.reference.entries.remove(&bytes);
             }
+            assert!(known.is_none());
             return assert!(self.known(&bytes).is_none());
         };
         self.judge_fetch(op, &bytes, known, seen);
@@ -91,22 +95,7 @@ impl Bench {
         self.compare(&entry, &seen);
         entry.win |= seen.won;
         self.keep_pin(seen);
-        // Without memory for a unique it is handed out and not kept.
-        let held = self
-            .store
-            .inspect(self.local(), key(bytes), self.hash(bytes))
-            .is_some_and(|i| i.cas != 0);
-        let unique = match unique {
-            Unique::Fresh(Some(cas)) if !held => {
-                self.newest = self.newest.max(cas);
-                if entry.deadline == 0 || entry.deadline > self.reference.now {
-                    self.excuse();
-                }
-                Unique::Is(None)
-            }
-            unique => unique,
-        };
-        self.learn(bytes, entry, unique, false);
+        self.learn(bytes, entry, unique);
     }
 
     // Changes
@@ -131,10 +120,7 @@ impl Bench {
         }
         if outcome == DeleteOutcome::NoMemory {
             self.excuse();
-            // How far it came does not matter: it goes whole.
-            self.store.delete(self.local(), &Delete::of(key(&bytes)), self.hash(&bytes));
-            self.reference.entries.remove(&bytes);
-            return;
+            return assert!(self.known(&bytes).is_some(), "it stays as it was");
         }
         assert_eq!(outcome, DeleteOutcome::Deleted);
         let mut unique = Unique::Is(entry.cas);
@@ -152,22 +138,22 @@ impl Bench {
             (entry.stale, entry.win) = (true, false);
             unique = self.unique_of(op.new_cas, entry.cas.is_some(), None);
         }
-        self.learn(&bytes, entry, unique, op.touch.is_some());
+        self.learn(&bytes, entry, unique);
     }
 
     pub(super) fn touch(&mut self, bytes: &[u8], exptime: i64) {
         let known = self.known(bytes);
         let touch = Touch { key: key(bytes), exptime: Exptime(exptime) };
         let touched = self.store.touch(self.local(), &touch, self.hash(bytes));
-        let Some(mut entry) = known else { return assert!(!touched) };
-        if !touched {
+        let Some(mut entry) = known else { return assert_eq!(touched, TouchOutcome::NotFound) };
+        if touched == TouchOutcome::NoMemory {
             self.excuse();
-            self.reference.entries.remove(bytes);
-            return assert!(self.known(bytes).is_none());
+            return assert!(self.known(bytes).is_some(), "it stays as it was");
         }
+        assert_eq!(touched, TouchOutcome::Touched);
         entry.deadline = self.deadline(exptime);
         let unique = Unique::Is(entry.cas);
-        self.learn(bytes, entry, unique, false);
+        self.learn(bytes, entry, unique);
     }
 
     pub(super) fn arith(&mut self, op: &ArithOp) {
@@ -194,7 +180,11 @@ impl Bench {
             ArithOutcome::Exists => {
                 return assert!(!known.unwrap().matches(compare_cas.unwrap()));
             }
-            ArithOutcome::NoMemory => return self.excuse(),
+            ArithOutcome::NoMemory => {
+                self.excuse();
+                let stays = self.known(&bytes).is_some();
+                return assert_eq!(stays, known.is_some(), "it stays as it was");
+            }
         };
         assert_eq!(cas.is_some(), op.return_cas && self.use_cas);
         let Some(mut entry) = known else {
@@ -205,7 +195,7 @@ impl Bench {
             assert_eq!(value, op.initial);
             let entry = Entry { value: value.to_string().into(), deadline, ..Entry::default() };
             let unique = self.unique_of(op.new_cas, op.return_cas, cas);
-            return self.learn(&bytes, entry, unique, false);
+            return self.learn(&bytes, entry, unique);
         };
         assert!(compare_cas.is_none_or(|cas| cas == 0 || entry.matches(cas)));
         let old = entry.number().expect("a number");
@@ -218,6 +208,6 @@ impl Bench {
         entry.deadline = op.touch.map_or(entry.deadline, |e| self.deadline(e));
         assert_eq!(left.0, self.reference.ttl(entry.deadline));
         let unique = self.unique_of(op.new_cas, entry.cas.is_some() || op.return_cas, cas);
-        self.learn(&bytes, entry, unique, op.touch.is_some());
+        self.learn(&bytes, entry, unique);
     }
 }

@@ -60,6 +60,7 @@ impl Model {
             ceiling: pages + beyond,
             chunk_overhead_64ths: if memcached { 0 } else { 30 },
             first_page_beyond_limit: memcached,
+            reserve: false,
             huge_pages: 0,
         };
         Model {

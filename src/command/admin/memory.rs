@@ -50,6 +50,7 @@ fn format(m: &Memory) -> StatLines {
         ("cache_max", m.cache.cache_limit),
         ("pages", m.cache.pages),
         ("pages_pinned", m.cache.pinned),
+        ("over_limit", m.cache.over_limit),
         ("index", m.cache.index),
         ("ghosts", m.cache.ghosts),
         ("queues", m.cache.queues),

@@ -31,6 +31,7 @@ fn classic_answers() {
         ("version\r\n", Reply::Version("1.6.45"), "VERSION 1.6.45\r\n"),
         ("get a\r\n", Reply::Miss(a), "END\r\n"),
         ("get a\r\n", Reply::Say(Say::End), "END\r\n"),
+        ("gets a\r\n", Reply::NoRoom(a), "SERVER_ERROR out of memory writing get response\r\n"),
         ("stats\r\n", Reply::Stats(&pairs), "STAT pid 5\r\nSTAT x \r\nEND\r\n"),
         ("stats cachedump 1 1\r\n", Reply::Stats(&lines), "ITEM a [1 b; 0 s]\r\nEND\r\n"),
         ("stats x\r\n", Reply::Stats(&error), "ERROR\r\n"),
@@ -50,6 +51,7 @@ fn meta_answers() {
     let table = [
         ("mg a\r\n", Reply::Miss(a), "EN\r\n"),
         ("mg a k Ozz\r\n", Reply::Miss(a), "EN ka Ozz\r\n"),
+        ("mg a c q\r\n", Reply::NoRoom(a), "SERVER_ERROR out of memory\r\n"),
         ("mg a v s t c f l h O1 k\r\n", Reply::Miss(a), "EN O1 ka\r\n"),
         ("mg a k Ozz q\r\n", Reply::Miss(a), ""),
         ("ms a 1\r\n", stored(None), "HD\r\n"),

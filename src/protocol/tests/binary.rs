@@ -281,6 +281,7 @@ fn answers() {
         (get(0x00), Reply::Miss(a), error_to(0x00, 1, "Not found")),
         (get(0x0c), Reply::Miss(a), answer_to(0x0c, 1, 0, [b"", b"a", b""])),
         (get(0x09), Reply::Miss(a), vec![]),
+        (get(0x09), Reply::NoRoom(a), error_to(0x09, 0x82, "Out of memory allocating item")),
         (get(0x0d), Reply::Miss(a), vec![]),
         (set(0x01), stored(), ok(0x01, 77, b"")),
         (set(0x11), stored(), vec![]),

@@ -37,6 +37,9 @@ const LOOK_UNREAD: usize = LOOK_MAX / 2;
 /// Places without an item that an item which joins takes away from the queue's front.
 const CLEAN_AT_ONCE: usize = 2;
 
+/// One in so many items is few, where TEMP items have all the others.
+const FEW_SHARE: usize = 10;
+
 /// Bytes of a place in a queue, with what the queue's blocks have no use for.
 pub(super) const PLACE_BYTES: u64 = 5;
 
@@ -125,6 +128,8 @@ pub(super) struct Policy {
     pub bodies: u32,
     /// Where the search for pages with expired items goes on.
     pub due_from: usize,
+    /// What items are drawn by.
+    dice: u64,
 }
 
 /// Moves since the counters last took them.
@@ -285,11 +290,19 @@ pub(super) fn shorten(class: &mut Class<'_>, rule: Rule) {
     }
 }
 
-/// The item that should go; `None` where all that was looked at is pinned, reserved or TEMP.
+/// The item that should go; `None` where all that was looked at is pinned or reserved. TEMP items
+/// go where there is next to nothing else, lest all others have to make do with what is left.
 pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Option<Victim> {
     s3::follow(class, rule);
     let mut spare: Option<(u32, Victim)> = None;
     for n in 0..LOOK_MAX - LOOK_ANYWHERE {
+        let may_be_temp = match rule.eviction {
+            Eviction::S3 => n == LOOK_OTHER && spare.is_none(),
+            Eviction::Lru | Eviction::Sieve => n == 0 && has_few_places(class),
+        };
+        if may_be_temp && let Some(victim) = temp_victim(class) {
+            return Some(victim);
+        }
         let hunts = n < LOOK_UNREAD && class.unread > 0;
         let part = match rule.eviction {
             // The main part may be all TEMP, pinned or bodies, and probation all pinned.
@@ -313,7 +326,8 @@ pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Opt
             Look::Spare(_) | Look::Skip => {}
         }
     }
-    spare.map(|(_, victim)| victim).or_else(|| any_victim(class))
+    let found = spare.map(|(_, victim)| victim).or_else(|| any_victim(class));
+    found.or_else(|| temp_victim(class))
 }
 
 /// The least read of the next items under the hand, whatever the queues say of them: after many
@@ -327,6 +341,41 @@ fn any_victim(class: &mut Class<'_>) -> Option<Victim> {
         evictable(standing, shape).then_some((standing.counter(), victim))
     });
     looks.min_by_key(|(counter, _)| *counter).map(|(_, victim)| victim)
+}
+
+/// True where next to none of a class's items are queued, which all but TEMP ones are where there
+/// is one queue.
+fn has_few_places(class: &Class<'_>) -> bool {
+    let places = class.ring.len() + class.passed.len() + class.bodies as usize;
+    places < class.total_chunks() as usize / FEW_SHARE
+}
+
+/// Of some items drawn at random the one that ends soonest, if all of them are TEMP.
+fn temp_victim(class: &mut Class<'_>) -> Option<Victim> {
+    let per_page = u64::from(class.slabs().geometry().chunks_per_page(class.class()));
+    let mut soonest: Option<(u32, ChunkRef)> = None;
+    for _ in 0..LOOK_ANYWHERE {
+        // Knuth's generator: the upper half is random enough.
+        class.dice = class.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let at = ((class.dice >> 32) * class.total_chunks()) >> 32;
+        let page = *class.pages().get((at / per_page) as usize)?;
+        let drawn = class.slabs().chunk_at(page, class.class(), (at % per_page) as u32);
+        let body = item_of(class, drawn).standing().is_body();
+        let chunk = if body { body_head(class.slabs(), drawn)? } else { drawn };
+        let item = item_of(class, chunk);
+        let shape = item.shape();
+        if item.standing().state() != State::Linked || shape.has(Shape::PINNED) {
+            continue;
+        }
+        if !shape.has(Shape::TEMP) {
+            return None;
+        }
+        let deadline = item.deadline(shape);
+        if soonest.is_none_or(|(least, _)| deadline < least) {
+            soonest = Some((deadline, chunk));
+        }
+    }
+    soonest.map(|(_, chunk)| Victim { chunk, part: part_of(item_of(class, chunk).shape()) })
 }
 
 /// Where an item stands that was not chosen by [`victim`].

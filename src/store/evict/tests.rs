@@ -66,7 +66,8 @@ fn what_is_temp_stays_whoever_comes() {
     });
 }
 
-/// What is not TEMP goes, though it be little and all of it in probation.
+/// What is not TEMP goes, though it be little and all of it in probation, but gets a part of the
+/// class to itself.
 #[test]
 fn a_class_that_is_nearly_all_temp_still_has_victims() {
     all(|eviction, layout| {
@@ -87,7 +88,10 @@ fn a_class_that_is_nearly_all_temp_still_has_victims() {
         }
         b.shard().slabs.set_limit(0);
         (10_000..10_500).for_each(|n| b.set(&format!("j{n}"), 60));
-        assert!((100_000..end).all(|n| b.held(&format!("t{n}")).is_some()), "{eviction:?}");
+        let there = (100_000..end).filter(|n| b.held(&format!("t{n}")).is_some()).count();
+        assert!(there as f64 > f64::from(end - 100_000) * 0.85, "{eviction:?}: {there}");
+        let others = (10_000..10_500).filter(|n| b.held(&format!("j{n}")).is_some()).count();
+        assert!(others > 200, "{eviction:?}: {others}");
         b.shard().slabs.set_limit(2 << 20);
         b.validate();
     });
