@@ -296,9 +296,10 @@ pub(super) fn victim(class: &mut Class<'_>, horizon: Horizon, rule: Rule) -> Opt
     s3::follow(class, rule);
     let mut spare: Option<(u32, Victim)> = None;
     for n in 0..LOOK_MAX - LOOK_ANYWHERE {
-        let may_be_temp = match rule.eviction {
-            Eviction::S3 => n == LOOK_OTHER && spare.is_none(),
-            Eviction::Lru | Eviction::Sieve => n == 0 && has_few_places(class),
+        let may_be_temp = match rule.has_main() {
+            true if rule.whole => n == LOOK_ANYWHERE && spare.is_none(),
+            true => n == LOOK_OTHER && spare.is_none(),
+            false => n == 0 && has_few_places(class),
         };
         if may_be_temp && let Some(victim) = temp_victim(class) {
             return Some(victim);
