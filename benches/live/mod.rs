@@ -11,7 +11,6 @@ use crate::zipf::Zipf;
 use dialect::{Asked, Reader};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::time::{Duration, Instant};
 
@@ -410,13 +409,4 @@ pub fn percentiles<const N: usize>(waits: &mut [f32], shares: [f64; N]) -> [f64;
     waits.sort_by(f32::total_cmp);
     let at = |share: f64| (waits.len() as f64 * share) as usize;
     shares.map(|share| waits.get(at(share)).map_or(f64::NAN, |wait| f64::from(*wait)))
-}
-
-/// Lets this process have so many files open, and what it starts from then on.
-pub fn allow_files(wanted: u64) -> Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))?;
-    }
-    Ok(())
 }

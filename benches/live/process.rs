@@ -1,9 +1,13 @@
-//! Processes that are measured: which processor they run on, and the time they take of it.
+//! Processes that are measured: where they are found, which processor they run on, the time they
+//! take of it, the files that they may open.
 #![allow(dead_code)]
 
-use std::fs;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io::Result;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{env, fs};
 
 /// Puts all threads of a process on one processor, where the system has the tool for it.
 pub fn pin(pid: u32, processor: u32) {
@@ -50,4 +54,23 @@ pub fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
+}
+
+/// Lets this process have so many files open, and what it starts from then on.
+pub fn allow_files(wanted: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))?;
+    }
+    Ok(())
+}
+
+/// The memcached of `PATH`; without one it says what to do.
+pub fn memcached() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|dir| dir.join("memcached")).find(|file| file.exists());
+    if found.is_none() {
+        eprintln!("there is no memcached on PATH to compare with; --server names one");
+    }
+    found
 }

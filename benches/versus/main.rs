@@ -22,8 +22,8 @@ use clap::Parser;
 use clap::ValueEnum;
 use common::{Server, server_path};
 use harness::Harness;
-use live::{Clients, Dialect, Draws, Figures, Load, Protocol, allow_files, fill, measure};
-use process::pin;
+use live::{Clients, Dialect, Draws, Figures, Load, Protocol, fill, measure};
+use process::{allow_files, memcached, pin};
 use rows::{Row, Stock};
 use std::collections::HashMap;
 use std::env;
@@ -91,15 +91,6 @@ fn main() -> ExitCode {
     }
     table.print(&args.rows);
     table.check(&args.need)
-}
-
-fn memcached() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|dir| dir.join("memcached")).find(|file| file.exists());
-    if found.is_none() {
-        eprintln!("there is no memcached on PATH to compare with; --server names one");
-    }
-    found
 }
 
 /// A server that is measured.

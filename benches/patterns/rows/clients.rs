@@ -1,0 +1,38 @@
+//! Clients that take memory and give nothing for it.
+
+use super::{Pattern, Row, Target, Wire, kind, plain};
+use std::io::Result;
+
+pub const PATTERNS: &[Pattern] = &[
+    plain("announced", "clients that only announce values of 1 MB", |t| {
+        announced(t, 70, 1_000_000)
+    }),
+    plain("announced-100k", "the same, 100 KB and ten times as many", |t| {
+        announced(t, 700, 100_000)
+    }),
+];
+
+/// Items of others that are left, and sets of others that are stored, beside clients that send the
+/// first line of a set and stay.
+fn announced(target: &mut Target<'_>, clients: u64, size: usize) -> Result<Vec<Row>> {
+    const ITEMS: u64 = 20_000;
+    const SETS: u64 = 2_000;
+    const VALUE: usize = 1_000;
+    let items = target.scaled(ITEMS);
+    target.fill(kind(1), items, VALUE)?;
+    let mut waiting = Vec::new();
+    let most = super::CONNECTIONS as u64 - 10;
+    for client in 0..target.scaled(clients).min(most) {
+        let mut wire = Wire::connect(target.server.port)?;
+        wire.send(format!("set announced{client} 0 0 {size}\r\n").as_bytes())?;
+        waiting.push(wire);
+    }
+    // An answer on a connection that came later shows that the lines before it were read.
+    let mut after = Wire::connect(target.server.port)?;
+    after.line("version")?;
+    let sets = target.scaled(SETS);
+    let stored = target.fill(kind(2), sets, VALUE)?;
+    let left = target.get_all(kind(1), items)?;
+    let stored = Row { part: "stored".into(), hits: stored, asked: sets, recovery: None };
+    Ok(vec![Row::new("left", left), stored])
+}
