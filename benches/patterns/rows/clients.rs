@@ -1,6 +1,6 @@
 //! Clients that take memory and give nothing for it.
 
-use super::{Pattern, Row, Target, Wire, kind, plain};
+use super::{CONNECTIONS, Pattern, Row, Target, Wire, kind, plain};
 use std::io::Result;
 
 pub const PATTERNS: &[Pattern] = &[
@@ -13,7 +13,7 @@ pub const PATTERNS: &[Pattern] = &[
 ];
 
 /// Items of others that are left, and sets of others that are stored, beside clients that send the
-/// first line of a set and stay.
+/// first line of a set and stay. No more than [`CONNECTIONS`] of them.
 fn announced(target: &mut Target<'_>, clients: u64, size: usize) -> Result<Vec<Row>> {
     const ITEMS: u64 = 20_000;
     const SETS: u64 = 2_000;
@@ -21,15 +21,13 @@ fn announced(target: &mut Target<'_>, clients: u64, size: usize) -> Result<Vec<R
     let items = target.scaled(ITEMS);
     target.fill(kind(1), items, VALUE)?;
     let mut waiting = Vec::new();
-    let most = super::CONNECTIONS as u64 - 10;
+    let most = CONNECTIONS as u64 - 10;
     for client in 0..target.scaled(clients).min(most) {
         let mut wire = Wire::connect(target.server.port)?;
-        wire.send(format!("set announced{client} 0 0 {size}\r\n").as_bytes())?;
+        // The answer to the first line shows that the server has read the second, too.
+        wire.line(&format!("version\r\nset announced{client} 0 0 {size}"))?;
         waiting.push(wire);
     }
-    // An answer on a connection that came later shows that the lines before it were read.
-    let mut after = Wire::connect(target.server.port)?;
-    after.line("version")?;
     let sets = target.scaled(SETS);
     let stored = target.fill(kind(2), sets, VALUE)?;
     let left = target.get_all(kind(1), items)?;

@@ -1,7 +1,7 @@
 //! Access patterns: what clients do in each, and what is counted.
 //!
 //! A pattern sends the same requests to every server that it is run against, whatever the machine's
-//! speed; number of keys and of requests grow with -m. Where memory has to change hands with time, a
+//! speed; numbers of keys and of requests grow with -m. Where memory changes hands with time, a
 //! pattern has a fixed rate, and tells the seconds until the server has recovered.
 #![allow(dead_code)]
 
@@ -15,7 +15,7 @@ mod wire;
 use crate::common::Server;
 use std::io::Result;
 use std::time::{Duration, Instant};
-pub use wire::{Request, Wire, set};
+pub use wire::{BATCH, Request, Wire, set};
 
 /// Bytes of a key, and what memcached takes for an item beside key and value, about.
 pub const KEY: usize = 16;
@@ -162,10 +162,10 @@ pub fn taken(size: usize) -> u64 {
 
 /// Ranges of at most so many keys as one write is made of.
 pub fn batches(first: u64, count: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
-    const KEYS: u64 = 50;
-    (0..count.div_ceil(KEYS)).map(move |batch| {
-        let start = batch * KEYS;
-        first + start..first + count.min(start + KEYS)
+    let keys = BATCH as u64;
+    (0..count.div_ceil(keys)).map(move |batch| {
+        let start = batch * keys;
+        first + start..first + count.min(start + keys)
     })
 }
 

@@ -1,13 +1,10 @@
 //! Look-aside traffic: a get, and a set where it misses.
 
-use super::{Pattern, Rate, Recovery, Row, Sizes, Target, Unit, flat, kind, plain};
+use super::{Pattern, Rate, Recovery, Row, Sizes, Target, Unit, batches, flat, kind, plain};
 use crate::zipf::Zipf;
 use std::io::Result;
 
 const VALUE: usize = 300;
-/// Requests that are drawn and sent together.
-const DRAWN: u64 = 50;
-
 pub const PATTERNS: &[Pattern] = &[
     plain("loop-95", "keys in turn, 95 % of what memcached holds", |t| cycle(t, 0.95)),
     plain("loop-105", "the same, 105 %", |t| cycle(t, 1.05)),
@@ -30,7 +27,7 @@ fn cycle(target: &mut Target<'_>, share: f64) -> Result<Vec<Row>> {
     let keys = (target.holds(VALUE) as f64 * share) as u64;
     let mut row = Row::new("", []);
     for round in 0..ROUNDS {
-        for batch in super::batches(0, keys) {
+        for batch in batches(0, keys) {
             let items: Vec<(u64, usize)> = batch.map(|key| (key, VALUE)).collect();
             let found = target.wire.look_aside(&items)?;
             if round > 0 {
@@ -64,8 +61,8 @@ impl Crowd {
     /// So many requests; true for each hit.
     fn play(&mut self, target: &mut Target<'_>, requests: u64) -> Result<Vec<bool>> {
         let mut found = Vec::new();
-        for _ in 0..requests.div_ceil(DRAWN) {
-            found.extend(target.wire.look_aside(&self.draw(DRAWN))?);
+        for batch in batches(0, requests) {
+            found.extend(target.wire.look_aside(&self.draw(batch.end - batch.start))?);
         }
         Ok(found)
     }
@@ -77,7 +74,7 @@ fn scan(target: &mut Target<'_>, beside: u64) -> Result<Vec<Row>> {
     let mut hot = Crowd::new(1, keys, 0.9, Sizes(VALUE, VALUE));
     hot.play(target, keys * 4)?;
     let mut row = Row::new("", []);
-    for batch in super::batches(0, target.items(VALUE, LENGTH)) {
+    for batch in batches(0, target.items(VALUE, LENGTH)) {
         let asked = (batch.end - batch.start).div_ceil(beside);
         row.count(target.wire.look_aside(&hot.draw(asked))?);
         let once: Vec<(u64, usize)> = batch.map(|key| (key, VALUE)).collect();
@@ -123,7 +120,7 @@ fn short_lives(target: &mut Target<'_>) -> Result<Vec<Row>> {
     let per_second = target.scaled(RATE);
     let mut rate = Rate::new(per_second as f64);
     let mut row = Row::new("", []);
-    for batch in super::batches(kind(1), per_second * SECONDS) {
+    for batch in batches(kind(1), per_second * SECONDS) {
         rate.wait(batch.end - batch.start);
         row.count(target.wire.look_aside(&hot.draw(batch.end - batch.start))?);
         let short: Vec<(u64, usize)> = batch.map(|key| (key, SHORT_VALUE)).collect();

@@ -1,7 +1,7 @@
 //! One connection that sends requests of any size in batches and checks each answer.
 
 use crate::live::name;
-use std::io::{BufReader, Error, ErrorKind, Read, Result, Write};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests in one write; and their bytes, which the sockets' buffers take while the server sends
 /// answers that nobody reads yet.
-const BATCH: usize = 50;
+pub const BATCH: usize = 50;
 const BATCH_BYTES: usize = 48 << 10;
 /// Bytes of values that one batch of gets may bring.
 const ANSWER_BYTES: usize = 2 << 20;
@@ -146,7 +146,7 @@ impl Wire {
     /// Reads a line, and leaves its end out.
     fn read_line(&mut self) -> Result<()> {
         self.line.clear();
-        std::io::BufRead::read_until(&mut self.stream, b'\n', &mut self.line)?;
+        self.stream.read_until(b'\n', &mut self.line)?;
         match self.line.strip_suffix(b"\r\n").map(<[u8]>::len) {
             Some(len) => self.line.truncate(len),
             None => return Err(ErrorKind::UnexpectedEof.into()),
@@ -159,7 +159,7 @@ impl Wire {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// The answer to a line that is answered by one line.
+    /// The first line that a line is answered by.
     pub fn line(&mut self, line: &str) -> Result<String> {
         self.send(format!("{line}\r\n").as_bytes())?;
         self.read_line()?;
