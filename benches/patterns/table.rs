@@ -60,7 +60,9 @@ fn print_recovery(ours: &Row, its: Option<&Row>) -> bool {
         print!(" {:>12} {:>6}", "-", "-");
         return false;
     };
-    print!(" {:>12} {:>6.2}", when(other, goal), reached / other.reached(goal));
+    let times = reached / other.reached(goal);
+    let times = if times.is_nan() { "-".into() } else { format!("{times:.2}") };
+    print!(" {:>12} {times:>6}", when(other, goal));
     reached > SOON * other.reached(goal)
 }
 

@@ -159,7 +159,7 @@ impl Wire {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// The first line that a line is answered by.
+    /// The answer to a line that is answered by one line.
     pub fn line(&mut self, line: &str) -> Result<String> {
         self.send(format!("{line}\r\n").as_bytes())?;
         self.read_line()?;
