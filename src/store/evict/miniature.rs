@@ -224,7 +224,7 @@ impl Miniature {
         entry.cached = true;
         let (split, whole) = (entry.split, entry.whole);
         if !split.is_held() {
-            self.store_split(name, class, split.place == Place::Ghost);
+            self.store_split(name, class);
         }
         if !whole.is_held() {
             self.store_whole(name, class);
@@ -272,7 +272,7 @@ impl Miniature {
 
     // Probation, main part and ghosts
 
-    fn store_split(&mut self, name: Name, class: usize, known: bool) {
+    fn store_split(&mut self, name: Name, class: usize) {
         let held = |c: &Class| c.probation.held + c.main.held;
         for _ in 0..LEAVE_MAX {
             if held(&self.classes[class]) >= self.classes[class].items() {
@@ -282,15 +282,16 @@ impl Miniature {
         self.shorten(class);
         let ticket = self.ticket(name);
         let of = &mut self.classes[class];
+        // What was evicted just now may have had the oldest ghosts forgotten, this one among them.
+        let Some(entry) = self.keys.get_mut(&name) else { return };
+        let known = entry.split.place == Place::Ghost;
         let (place, counter) = if known { (Place::Main, 1) } else { (Place::Probation, 0) };
+        entry.split = Seat { place, number: ticket.number, counter, fetched: false };
         if known {
             of.ghosts.held -= 1;
             of.main.push(ticket);
         } else {
             of.probation.push(ticket);
-        }
-        if let Some(entry) = self.keys.get_mut(&name) {
-            entry.split = Seat { place, number: ticket.number, counter, fetched: false };
         }
         self.tidy(class);
     }
@@ -369,11 +370,9 @@ impl Miniature {
             }
         }
         let ticket = self.ticket(name);
+        let Some(entry) = self.keys.get_mut(&name) else { return };
+        entry.whole = Seat { place: Place::Probation, number: ticket.number, ..Seat::default() };
         self.classes[class].queue.push(ticket);
-        if let Some(entry) = self.keys.get_mut(&name) {
-            let number = ticket.number;
-            entry.whole = Seat { place: Place::Probation, number, ..Seat::default() };
-        }
     }
 
     fn evict_whole(&mut self, class: usize) {
@@ -436,4 +435,76 @@ impl Miniature {
 fn split_of(keys: &mut RapidHashMap<Name, Entry>, ticket: Ticket) -> Option<&mut Seat> {
     let seat = &mut keys.get_mut(&ticket.name)?.split;
     (seat.number == ticket.number).then_some(seat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Read(Name, Option<(usize, Seconds)>),
+        Store(Name, usize, Seconds),
+        Evict(Name),
+        Remove(Name),
+        Resize(usize, usize, bool),
+        Thin(Name),
+        Forget,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let (name, class, deadline) = (0..60u32, 0..2usize, prop_oneof![Just(0u32), 1..40u32]);
+        let found = prop::option::of((class.clone(), deadline.clone()));
+        prop_oneof![
+            20 => (name.clone(), found).prop_map(|(name, found)| Op::Read(name, found)),
+            30 => (name.clone(), class, deadline).prop_map(|(n, c, d)| Op::Store(n, c, d)),
+            10 => name.clone().prop_map(Op::Evict),
+            5 => name.clone().prop_map(Op::Remove),
+            3 => (0..30usize, 0..10usize, any::<bool>()).prop_map(|(i, p, f)| Op::Resize(i, p, f)),
+            1 => name.prop_map(Op::Thin),
+            1 => Just(Op::Forget),
+        ]
+    }
+
+    /// What is counted is what there is.
+    fn check(m: &Miniature) {
+        for (n, class) in m.classes.iter().enumerate() {
+            let count = |is: fn(&Entry) -> bool| {
+                m.keys.values().filter(|e| usize::from(e.class) == n && is(e)).count()
+            };
+            assert_eq!(class.cached, count(|e| e.cached));
+            assert_eq!(class.probation.held, count(|e| e.split.place == Place::Probation));
+            assert_eq!(class.main.held, count(|e| e.split.place == Place::Main));
+            assert_eq!(class.ghosts.held, count(|e| e.split.place == Place::Ghost));
+            assert_eq!(class.queue.held, count(|e| e.whole.is_held()));
+            assert!(class.queue.tickets.len() >= class.queue.held);
+        }
+        assert!(m.keys.values().all(|entry| entry.cached || !entry.is_nowhere()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn counts_are_true_whatever_comes(ops in prop::collection::vec(op(), 1..400)) {
+            let mut m = Miniature::default();
+            m.resize([Room { items: 12, probation: 2, full: true }; 2].into_iter());
+            for (now, op) in (0..).zip(ops) {
+                let now = now / 10;
+                match op {
+                    Op::Read(name, found) => _ = m.read(name, found, now),
+                    Op::Store(name, class, deadline) => m.store(name, class, deadline, now),
+                    Op::Evict(name) => m.evicted(name),
+                    Op::Remove(name) => m.remove(name),
+                    Op::Resize(items, probation, full) => {
+                        m.resize([Room { items, probation, full }; 2].into_iter());
+                    }
+                    Op::Thin(bit) => m.retain(|name| name & 1 << (bit % 6) == 0),
+                    Op::Forget => m.forget(),
+                }
+                check(&m);
+            }
+        }
+    }
 }
