@@ -104,6 +104,33 @@ impl Round<'_> {
             thread::sleep(Duration::from_millis(5));
         }
     }
+
+    /// Sets large values, of which most stop half-way; those that come whole are nobody's else.
+    fn dawdler(&self, seed: u64) {
+        let mut random = Random::new(seed);
+        while !self.over.load(Relaxed) {
+            let Some(mut client) = self.connect() else { return };
+            for n in 0..4 {
+                let len = 1 + random.below(600_000);
+                let mut bytes = format!("set dawdled{n} 0 0 {len} noreply\r\n").into_bytes();
+                bytes.resize(bytes.len() + len, b'd');
+                bytes.extend_from_slice(b"\r\n");
+                if n == 3 || random.once_in(3) {
+                    bytes.truncate(random.below(bytes.len()));
+                }
+                for piece in bytes.chunks(1 + random.below(200_000)) {
+                    if client.try_send(piece).is_err() {
+                        return;
+                    }
+                    thread::sleep(Duration::from_micros(random.below(500) as u64));
+                }
+                if !bytes.ends_with(b"\r\n") {
+                    break;
+                }
+            }
+            thread::sleep(Duration::from_millis(random.below(10) as u64));
+        }
+    }
 }
 
 /// Lets clients work until the process is killed, or ended as it should be; true for the latter.
@@ -115,7 +142,7 @@ fn work_until_the_end(
 ) -> bool {
     let gently = random.once_in(5);
     let pause = Duration::from_millis(20 + random.below(ROUND_MAX) as u64);
-    let seeds = [random.next(), random.next()];
+    let seeds = [random.next(), random.next(), random.next()];
     let over = AtomicBool::new(false);
     let round = Round { server: &server, memories, over, flushes: RwLock::new(()), moves };
     let pid = nix::unistd::Pid::from_raw(server.pid().cast_signed());
@@ -125,6 +152,7 @@ fn work_until_the_end(
         }
         scope.spawn(|| round.operator(seeds[0]));
         scope.spawn(|| round.sluggard(seeds[1]));
+        scope.spawn(|| round.dawdler(seeds[2]));
         thread::sleep(pause);
         if gently {
             round.over.store(true, Relaxed);

@@ -8,6 +8,8 @@
 //! (seconds) ask for more.
 #![cfg(loom)]
 
+#[path = "loom/arrivals.rs"]
+mod arrivals;
 #[path = "loom/mover.rs"]
 mod mover;
 

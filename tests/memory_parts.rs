@@ -41,7 +41,10 @@ impl Bench {
     /// `-m` covers the whole process, or buffers have a bound of their own.
     fn new(total: bool, args: &[&str]) -> Bench {
         let connections = from_environment("MEMORY_CONNECTIONS", 300) as usize;
-        let mib = from_environment("MEMORY_MIB", 40);
+        Bench::with(from_environment("MEMORY_MIB", 40), connections, total, args)
+    }
+
+    fn with(mib: u64, connections: usize, total: bool, args: &[&str]) -> Bench {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
         let files = hard.max(connections as u64 + 1000);
         let raised = setrlimit(Resource::RLIMIT_NOFILE, files, files);
@@ -165,20 +168,26 @@ fn drive(bench: &Bench) {
 }
 
 fn half_requests(bench: &Bench) {
-    let halves = bench.flood(|n| {
-        let mut request = format!("set half{n} 0 0 {LARGE}\r\n").into_bytes();
-        request.resize(request.len() + LARGE / 2, b'h');
-        request
-    });
-    bench.settle();
-    bench.check("halves of values");
-    drop(halves);
+    for len in [LARGE, 100_000, 1_000_000] {
+        let halves = bench.flood(|n| half(n, len));
+        bench.settle();
+        bench.check("halves of values");
+        assert!(bench.figure("pages_arriving") <= bench.cache / 2);
+        drop(halves);
+    }
     let long = bench.flood(|n| [&b"get"[..], &b" key".repeat(15_000 + n % 7)].concat());
     bench.settle();
     let (held, max) = (bench.figure("buffers"), bench.figure("buffers_max"));
     assert!(held > max / 2, "the lines are held: {held} of {max}");
     bench.check("halves of get lines");
     drop(long);
+}
+
+/// A set of which half the value is missing.
+fn half(n: usize, len: usize) -> Vec<u8> {
+    let mut request = format!("set half{n} 0 0 {len}\r\n").into_bytes();
+    request.resize(request.len() + len / 2, b'h');
+    request
 }
 
 fn deaf_clients(bench: &Bench) {
@@ -237,6 +246,35 @@ fn the_formula_holds() {
     let bench = Bench::new(false, &[]);
     assert!(bench.figure("process_max") > bench.memory);
     drive(&bench);
+}
+
+/// Values that stay half-way, be they large or not, do not keep pages that are to go.
+#[test]
+fn a_lowered_limit_holds_beside_halves_of_values() {
+    for args in [&[][..], &["-o", "layout=memcached"]] {
+        let bench = Bench::with(300, 1000, false, args);
+        for len in [1_000_000, 100_000] {
+            bench.server.connect().exchange(b"cache_memlimit 300\r\n", b"OK\r\n");
+            bench.fill(SMALL);
+            let halves = bench.flood(|n| half(n, len));
+            bench.settle();
+            bench.check("halves beside a high limit");
+            let mut client = bench.server.connect();
+            client.exchange(b"cache_memlimit 32\r\n", b"OK\r\n");
+            let now = || (bench.server.memory("VmRSS"), bench.figure("process_max"));
+            wait_until("the limit", || {
+                // Whoever asks all the time leaves no time for that.
+                std::thread::sleep(Duration::from_millis(300));
+                let (resident, most) = now();
+                resident <= most && bench.figure("pages") <= bench.figure("cache_max")
+            });
+            let (resident, most) = now();
+            println!("{len} bytes each: VmRSS {} KiB of {}", resident >> 10, most >> 10);
+            assert!(bench.figure("pages_arriving") <= 16 << 20);
+            client.exchange(b"set a 0 0 1\r\nx\r\n", b"STORED\r\n");
+            drop(halves);
+        }
+    }
 }
 
 #[test]

@@ -88,16 +88,6 @@ fn chains_are_kept() {
 }
 
 #[test]
-fn values_that_grow_are_not_lost() {
-    keeps("append-12", USUAL, &[("appended", 97.0), ("whole", 42.7)]);
-}
-
-#[test]
-fn values_that_fill_memory_by_growing_are_mostly_there() {
-    keeps("append-72", USUAL, &[("appended", 93.7), ("whole", 7.1)]);
-}
-
-#[test]
 fn values_cut_off_early_leave_all_memory() {
     keeps("aborts-early", USUAL, &[("", 97.0)]);
 }

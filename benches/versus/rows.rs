@@ -15,6 +15,8 @@ pub enum Row {
     Many1,
     Bin32,
     Big100k,
+    Bigset100k,
+    Bigset1m,
     Set32full,
     Cold32,
     Coldm50,
@@ -27,6 +29,8 @@ pub enum Stock {
     /// The same, of servers that only binary is spoken with: it gives items CAS uniques.
     SmallBinary,
     Large,
+    /// Values nearly as large as may be.
+    Huge,
     /// More than there is room for.
     Full,
     /// More than processors' caches have room for.
@@ -34,8 +38,8 @@ pub enum Stock {
 }
 
 impl Stock {
-    pub const ALL: [Stock; 5] =
-        [Stock::Small, Stock::SmallBinary, Stock::Large, Stock::Full, Stock::Cold];
+    pub const ALL: [Stock; 6] =
+        [Stock::Small, Stock::SmallBinary, Stock::Large, Stock::Huge, Stock::Full, Stock::Cold];
 
     pub fn megabytes(self) -> &'static str {
         if self == Stock::Full { "64" } else { "2048" }
@@ -46,6 +50,7 @@ impl Stock {
         match self {
             Stock::Small | Stock::SmallBinary => (100_000, 100),
             Stock::Large => (2_000, 100_000),
+            Stock::Huge => (500, 1_000_000),
             Stock::Full | Stock::Cold => (3_000_000, 100),
         }
     }
@@ -76,7 +81,8 @@ impl Row {
     pub fn stock(self) -> Stock {
         match self {
             Row::Bin32 => Stock::SmallBinary,
-            Row::Big100k => Stock::Large,
+            Row::Big100k | Row::Bigset100k => Stock::Large,
+            Row::Bigset1m => Stock::Huge,
             Row::Set32full => Stock::Full,
             Row::Cold32 | Row::Coldm50 => Stock::Cold,
             _ => Stock::Small,
@@ -97,6 +103,7 @@ impl Row {
             Row::Bin32 => Load { sets: 10, protocol: Protocol::Binary, ..many },
             Row::Many1 => Load { connections: 500, idle: 9_500, ..one },
             Row::Big100k => Load { connections: 16, ..one },
+            Row::Bigset100k | Row::Bigset1m => Load { connections: 16, sets: 100, ..one },
         }
     }
 
@@ -113,7 +120,8 @@ impl Row {
             | Row::Bin32
             | Row::Many1
             | Row::Cold32 => Some(plain(self.load())),
-            Row::Set32 | Row::Set32full | Row::Mget50 | Row::Coldm50 | Row::Big100k => None,
+            Row::Set32 | Row::Set32full | Row::Mget50 | Row::Coldm50 => None,
+            Row::Big100k | Row::Bigset100k | Row::Bigset1m => None,
         }
     }
 }

@@ -149,6 +149,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::TooLarge => Error::TooLarge,
             Refusal::NoMemory => Error::NoMemory("out of memory storing object"),
+            Refusal::NoMemoryOnTheWay => Error::Server("Out of memory during read"),
         }
     }
 }

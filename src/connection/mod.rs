@@ -51,6 +51,8 @@ use value::Value;
 
 /// Bytes of input taken at once, into a buffer that all connections of a worker share.
 const INPUT_SIZE: usize = 64 << 10;
+/// The same of one large value, which gets memory for so much at a time.
+const BULK_SIZE: usize = 64 << 10;
 /// A part of a request that leaves less than this of the shared buffer gets a buffer of its own.
 const READ_MIN: usize = 4 << 10;
 /// Unsent bytes that make a connection send before it runs its next command.
@@ -77,6 +79,8 @@ struct Desk {
     outbox: Box<Outbox>,
     /// Keys that came in base64, decoded; emptied after each batch.
     arena: Bump,
+    /// What is read of a large value, on its way to its chunks.
+    bulk: Box<[u8]>,
     /// A command was run in this turn, and its answer not forced out (as by `mn`).
     piped: bool,
     /// Tells this worker that there are lines for some watcher of its.
@@ -171,7 +175,7 @@ impl Workspace {
         let requests = batch::requests_per_turn(store.settings().requests_per_event);
         let room = Room::new(store.settings());
         let (outbox, arena, peers) = (Box::default(), Bump::new(), HashMap::new());
-        let piped = false;
+        let (piped, bulk) = (false, vec![0; BULK_SIZE].into());
         Workspace {
             input: vec![0; INPUT_SIZE].into(),
             taken: 0,
@@ -184,6 +188,7 @@ impl Workspace {
                 tls,
                 outbox,
                 arena,
+                bulk,
                 piped,
                 wake,
                 peers,
@@ -304,12 +309,7 @@ impl Connection {
                         Stop::Blocked => self.yielded = true,
                     }
                 }
-                State::Value(value) => {
-                    at += value.feed(&buf[at..]);
-                    if value.is_whole() {
-                        self.commit(desk);
-                    }
-                }
+                State::Value(_) => at += self.feed(&buf[at..], desk),
                 State::Swallow(left) => {
                     let dropped =
                         (buf.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));

@@ -9,7 +9,7 @@ use crate::tls;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::Socket;
 use std::io::{IoSlice, Read, Result, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// A stream that does not block.
 pub enum Transport {
@@ -27,6 +27,13 @@ impl Transport {
             Transport::Plain(_) => false,
             Transport::Tls(stream) => stream.has_more(),
         }
+    }
+
+    /// Where the bytes come as they were sent: the socket, and how many have come.
+    pub(super) fn has_come(&self) -> Option<(BorrowedFd<'_>, usize)> {
+        let Transport::Plain(socket) = self else { return None };
+        let came = rustix::io::ioctl_fionread(socket).ok()?;
+        Some((socket.as_fd(), came as usize))
     }
 
     /// Bytes that it keeps beside its session.

@@ -215,11 +215,11 @@ impl Connection {
             return Ok(Taken::Own);
         }
         if self.wants_socket() {
-            self.fill(&w.desk)?;
+            self.fill(&mut w.desk)?;
         }
-        // What follows a value that was read straight into its chunks comes with it; one that is
-        // whole is stored first, for what follows may be the end.
-        if !self.readable || self.wants_socket() || self.value().is_some_and(Value::is_whole) {
+        // What follows a value that was read by itself comes with its end; one that is whole is
+        // stored first, for what follows may be the connection's end.
+        if !self.readable || self.wants_socket() || self.value().is_some_and(Value::is_over) {
             return Ok(Taken::Nothing);
         }
         let held = self.held();
@@ -299,7 +299,7 @@ impl Connection {
         self.rest.len() - self.rest_at as usize
     }
 
-    /// True where a value is to be read straight into its chunks.
+    /// True where a value is to be read by itself.
     fn wants_socket(&self) -> bool {
         self.value().is_some_and(Value::wants_socket)
     }
@@ -327,9 +327,7 @@ impl Connection {
                 }
             }
         }
-        if self.value().is_some_and(Value::is_whole) {
-            self.commit(desk);
-        }
+        self.end_value(desk);
         self.take_lines(desk);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Bytes in a world of atomic words: copied with relaxed loads and stores, so that a reader and a
 //! writer may meet without undefined behaviour, or seen as a slice where nobody can be writing.
 
+#[cfg(not(any(loom, miri)))]
+use nix::libc::iovec;
 use slab::sync::AtomicU32;
 use slab::sync::Ordering::Relaxed;
 
@@ -184,19 +186,16 @@ pub(crate) unsafe fn slice(words: &[AtomicU32], offset: usize, len: usize) -> &[
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
-/// The bytes themselves, to be written.
-///
-/// # Safety
-/// The caller alone reads or writes the range while the slice lives, but for readers whose result
-/// is thrown away (`Store::get` validates what it read).
-#[allow(clippy::mut_from_ref)]
-pub(crate) unsafe fn slice_mut(words: &[AtomicU32], offset: usize, len: usize) -> &mut [u8] {
-    assert!(size_of::<AtomicU32>() == 4, "not under the model checker");
-    let words = &words[offset / 4..(offset + len).div_ceil(4)];
-    let start = words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset % 4);
-    // SAFETY: atomics may be mutated through a shared reference; the words cover the range; the
-    // caller vouches that it alone uses them.
-    unsafe { std::slice::from_raw_parts_mut(start, len) }
+/// A place of no bytes.
+#[cfg(not(any(loom, miri)))]
+pub(crate) const NO_PLACE: iovec = iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+/// Where `len` bytes lie that start `offset` bytes into `words`, for the kernel to write to.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn place(words: &[AtomicU32], offset: usize, len: usize) -> iovec {
+    assert!(offset + len <= words.len() * 4);
+    let start = words.as_ptr().cast::<u8>().cast_mut().wrapping_add(offset);
+    iovec { iov_base: start.cast(), iov_len: len }
 }
 
 /// Starts loading the cache line of `words[at]`, if there is one.

@@ -4,14 +4,20 @@ use super::{HEADER_WORDS, Item, Shape, Standing, bytes};
 use slab::sync::AtomicU32;
 use slab::sync::Ordering::Relaxed;
 use slab::{ChunkRef, Slabs};
-use std::io::{self, IoSliceMut, Read};
+#[cfg(not(any(loom, miri)))]
+use {
+    nix::libc,
+    std::io,
+    std::os::fd::{AsRawFd, BorrowedFd},
+};
 
 /// Words before a body's share of the value.
 const BODY_WORDS: usize = 4;
 pub(super) const BODY_NEXT: usize = 2;
 pub(super) const BODY_HEAD: usize = 3;
 /// Chunks that one read may fill.
-const READ_SEGMENTS: usize = 16;
+#[cfg(not(any(loom, miri)))]
+const READ_SEGMENTS: usize = 64;
 /// Bytes before a body's share of the value.
 pub const BODY_HEADER: usize = BODY_WORDS * 4;
 
@@ -75,35 +81,41 @@ pub fn skip<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, n: usize) {
     Chain::resume(slabs, chunk, at);
 }
 
-/// Reads from `source`, once, into the reserved item at `chunk`, from the cursor on.
-/// Returns how many bytes came; 0 is the end of `source`.
+/// Reads up to `most` bytes from a socket, once, into the reserved item at `chunk`, from the cursor
+/// on; the chunks that it has are for so many more. 0 is the end of what comes.
+#[cfg(not(any(loom, miri)))]
 pub fn fill_from<P>(
     slabs: &Slabs<P>,
     chunk: ChunkRef,
     at: &mut Cursor,
-    source: &mut impl Read,
+    most: usize,
+    socket: BorrowedFd<'_>,
 ) -> io::Result<usize> {
-    let head = Item::new(&slabs.words()[chunk.word()..]);
-    assert_eq!(head.standing(), Standing::RESERVED, "only reserved chunks are filled");
     let (chain, mut before) = Chain::resume(slabs, chunk, at);
-    let mut rooms = Vec::with_capacity(READ_SEGMENTS);
-    for s in chain {
-        // SAFETY: I2: a reserved chunk, and every body of its chain, has one owner, the caller;
-        // readers that still hold an old reference to it throw away what they read.
-        let room = unsafe { bytes::slice_mut(s.words, s.offset + before, s.len - before) };
-        rooms.push(IoSliceMut::new(room));
-        before = 0;
-        if rooms.len() == READ_SEGMENTS {
+    let (mut places, mut used, mut left) = ([bytes::NO_PLACE; READ_SEGMENTS], 0, most);
+    for s in chain.take(READ_SEGMENTS) {
+        let len = left.min(s.len - before);
+        places[used] = bytes::place(s.words, s.offset + before, len);
+        (used, left, before) = (used + 1, left - len, 0);
+        if left == 0 {
             break;
         }
     }
-    let n = source.read_vectored(&mut rooms)?;
+    // SAFETY: the places lie within the words, which outlive the call. What writes there is the
+    // kernel, as another thread could by storing bytes: whoever still has an old reference to a
+    // reserved chunk (I2) may read them by loads of atomics, and throws away what was read.
+    let n = unsafe { libc::readv(socket.as_raw_fd(), places.as_ptr(), used as i32) };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     at.at += n;
     Ok(n)
 }
 
-/// Writes `bytes` to the reserved item at `chunk`, from the cursor on.
+/// Writes `bytes` to the reserved item at `chunk`, from the cursor on. A chain has to be no longer
+/// than that takes.
 pub fn fill<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, mut bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let item = Item::new(&slabs.words()[chunk.word()..]);
     let shape = item.shape();
     if !shape.chained() {
@@ -141,6 +153,11 @@ impl Cursor {
     /// Bytes filled or sent.
     pub fn at(&self) -> usize {
         self.at
+    }
+
+    /// Looks its segment up again the next time: the value's chunks may be others by then.
+    pub fn forget_place(&mut self) {
+        (self.start, self.body) = (0, 0);
     }
 }
 
@@ -215,8 +232,18 @@ pub fn make_body<P>(slabs: &Slabs<P>, chunk: ChunkRef, head: u32, next: u32, len
     words[0].store(Standing::BODY.0, Relaxed);
 }
 
+/// Has `body` follow `last`, the last chunk so far of `head`'s chain, whose owner the caller is.
+pub fn append_body<P>(slabs: &Slabs<P>, head: ChunkRef, last: ChunkRef, body: ChunkRef) {
+    if last == head {
+        let item = Item::new(&slabs.words()[head.word()..]);
+        item.set_next(item.shape(), body);
+    } else {
+        slabs.words()[last.word() + BODY_NEXT].store(body.to_u32(), Relaxed);
+    }
+}
+
 /// Bytes of the value that a body is for.
-pub fn body_len<P>(slabs: &Slabs<P>, body: ChunkRef) -> usize {
+fn body_len<P>(slabs: &Slabs<P>, body: ChunkRef) -> usize {
     Item::new(&slabs.words()[body.word()..]).shape().body_len()
 }
 
@@ -310,11 +337,14 @@ mod tests {
         let item = Item::new(&slabs.words()[head.word()..]);
         item.set_standing(Standing::RESERVED);
         item.reshape(Shape::wide(3, true, 0));
-        item.put_wide(item.shape(), LEN as u32, first.to_u32());
+        item.put_wide(item.shape(), LEN as u32, 0);
         item.put_key(b"key");
-        make_body(slabs, first, head.to_u32(), second.to_u32(), 48);
-        make_body(slabs, second, head.to_u32(), third.to_u32(), 48);
-        make_body(slabs, third, head.to_u32(), 0, 30);
+        let mut last = head;
+        for (body, len) in [(first, 48), (second, 48), (third, 30)] {
+            make_body(slabs, body, head.to_u32(), 0, len);
+            append_body(slabs, head, last, body);
+            last = body;
+        }
         head
     }
 
@@ -322,22 +352,43 @@ mod tests {
     fn a_value_comes_and_goes_through_its_chain() {
         let (slabs, value) = (slabs(), Vec::from_iter(0..LEN as u8));
         let (head, mut at) = (chained(&slabs), Cursor::default());
-        for (n, mut piece) in value.chunks(19).enumerate() {
-            match n % 2 {
-                0 => fill(&slabs, head, &mut at, piece),
-                _ => _ = fill_from(&slabs, head, &mut at, &mut piece).expect("bytes"),
+        for (n, piece) in value.chunks(19).enumerate() {
+            fill(&slabs, head, &mut at, piece);
+            if n % 2 == 0 {
+                at.forget_place();
             }
         }
+        check(&slabs, head, at, &value);
+    }
+
+    #[cfg(not(any(loom, miri)))]
+    #[test]
+    fn a_value_comes_from_a_socket() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+
+        let (slabs, value) = (slabs(), Vec::from_iter(0..LEN as u8));
+        let (head, mut at) = (chained(&slabs), Cursor::default());
+        let (mut here, there) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        here.write_all(&value).expect("room");
+        for most in [1, 26, 2, 60, 1000] {
+            let n = fill_from(&slabs, head, &mut at, most, there.as_fd()).expect("bytes");
+            assert_eq!(n, most.min(LEN - 89));
+        }
+        drop(here);
+        check(&slabs, head, at, &value);
+    }
+
+    fn check(slabs: &Slabs<()>, head: ChunkRef, at: Cursor, value: &[u8]) {
         assert_eq!(at.at(), LEN);
-        assert_eq!(fill_from(&slabs, head, &mut at, &mut &b"more"[..]).expect("no room"), 0);
         let mut copied = Vec::new();
-        Chain::of(&slabs, head).for_each(|segment| segment.copy(&mut copied));
+        Chain::of(slabs, head).for_each(|segment| segment.copy(&mut copied));
         assert_eq!(copied, value);
         Item::new(&slabs.words()[head.word()..]).set_bits(Shape::PINNED);
         for sent in 0..=LEN {
             let mut at = Cursor::default();
-            skip(&slabs, head, &mut at, sent);
-            let rest: Vec<u8> = pinned_bytes(&slabs, head, at).flatten().copied().collect();
+            skip(slabs, head, &mut at, sent);
+            let rest: Vec<u8> = pinned_bytes(slabs, head, at).flatten().copied().collect();
             assert_eq!(rest, value[sent..]);
         }
     }

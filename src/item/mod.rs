@@ -20,9 +20,11 @@ mod header;
 mod sound;
 
 pub(crate) use bytes::{append_all, equal_to as bytes_equal_to};
+#[cfg(not(any(loom, miri)))]
+pub use chain::fill_from;
 pub use chain::{
-    BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, body_head, body_len, chunks_of, fill,
-    fill_from, make_body, pinned_bytes, replace_body, skip,
+    BODY_HEADER, Chain, Cursor, Segment, adopt_bodies, append_body, body_head, chunks_of, fill,
+    make_body, pinned_bytes, replace_body, skip,
 };
 pub use header::{COUNTER_MAX, NARROW_MAX, SECONDS_APART, Shape, Standing, State};
 pub use sound::{SEAL_BYTES, have_same_key, head_sum, is_sound, value_sum};

@@ -143,6 +143,7 @@ const NARROW: &[Narrow] = &[
     narrow(libc::SYS_fcntl, 1, WHOLE, libc::F_GETFL),
     narrow(libc::SYS_fcntl, 1, WHOLE, libc::F_SETFL),
     narrow(libc::SYS_ioctl, 1, WHOLE, libc::FIONBIO as i32),
+    narrow(libc::SYS_ioctl, 1, WHOLE, libc::FIONREAD as i32),
     narrow(libc::SYS_prctl, 0, WHOLE, libc::PR_SET_NAME),
     narrow(libc::SYS_prctl, 0, WHOLE, PR_GET_AUXV),
 ];

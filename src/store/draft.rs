@@ -1,13 +1,16 @@
-//! Items that are not linked yet: room for a value, whole, before its first byte is written.
+//! Items that are not linked yet: those whose value is here whole, and those that get room as it
+//! comes.
 
 use super::Store;
+use super::arrivals::{Arrival, Chunks, Room};
 use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::{Local, Refusal};
 use crate::item::{self, BODY_HEADER, Chain, Cursor, Plan, Shape};
 use slab::ChunkRef;
-use std::io::{self, Read};
 use std::sync::Arc;
+#[cfg(not(any(loom, miri)))]
+use std::{io, os::fd::BorrowedFd};
 
 /// Bytes that memcached spends on the chunk of a chain.
 const CHUNK_HEADER: usize = 48;
@@ -57,6 +60,26 @@ impl Shard {
         draft: &Draft<'_>,
         horizon: Horizon,
     ) -> Result<ChunkRef, Refusal> {
+        let (head, mut room) = self.draft_head(l, draft, horizon)?;
+        let len = draft.plan.value_len as usize;
+        while room.bytes < len {
+            if !self.extend(l, head, &mut room, len, horizon) {
+                self.free(head);
+                return Err(Refusal::NoMemory);
+            }
+        }
+        Ok(head)
+    }
+
+    /// The same without the bodies of a value that does not fit one chunk; and what there is room
+    /// for.
+    #[inline]
+    pub fn draft_head(
+        &self,
+        l: &Local,
+        draft: &Draft<'_>,
+        horizon: Horizon,
+    ) -> Result<(ChunkRef, Room), Refusal> {
         let geometry = self.slabs.geometry();
         let plan = self.settled(draft.plan);
         if self.charged_size(&plan) > self.rules.item_size_max as usize {
@@ -80,15 +103,6 @@ impl Shard {
         if plan.wide {
             item.put_wide(shape, value_len, 0);
         }
-        if chained {
-            match self.bodies(l, chunk, &plan, horizon) {
-                Some(first) => item.put_wide(shape, value_len, first),
-                None => {
-                    self.free(chunk);
-                    return Err(Refusal::NoMemory);
-                }
-            }
-        }
         item.reshape(shape);
         item.put_key(draft.key);
         if plan.exptime {
@@ -97,36 +111,43 @@ impl Shard {
         if plan.client_flags {
             item.put_client_flags(item.shape(), draft.client_flags);
         }
-        Ok(chunk)
+        let largest = || geometry.chunk_size(geometry.largest()) as usize - plan.value_offset();
+        let bytes = if chained { largest() } else { value_len as usize };
+        Ok((chunk, Room { bytes, last: chunk }))
     }
 
-    /// Reserves and links the bodies of a value that does not fit its head; the first, as u32.
-    fn bodies(&self, l: &Local, head: ChunkRef, plan: &Plan, horizon: Horizon) -> Option<u32> {
+    /// Adds a body to the chain of `head`, for a value of `len` bytes of which not all has room.
+    /// The last one fits what is left, or is of the largest chunks where there is no memory for
+    /// that.
+    pub fn extend(
+        &self,
+        l: &Local,
+        head: ChunkRef,
+        room: &mut Room,
+        len: usize,
+        horizon: Horizon,
+    ) -> bool {
         let geometry = self.slabs.geometry();
-        let largest = geometry.chunk_size(geometry.largest()) as usize;
-        let mut left = plan.value_len as usize - (largest - plan.value_offset());
-        let header = match self.rules.as_memcached {
-            true => CHUNK_HEADER - geometry.tail() as usize,
+        let left = len - room.bytes;
+        let (header, largest) = (self.body_header(), geometry.largest());
+        let class = geometry.class_for(left + header).unwrap_or(largest);
+        let body = self.allocate(l, class, horizon);
+        let once_more = || if class == largest { None } else { self.allocate(l, largest, horizon) };
+        let Some(body) = body.or_else(once_more) else { return false };
+        let holds = geometry.chunk_size(self.slabs.class_of(body)) as usize - header;
+        // Marked before it is part of the chain, so that nobody takes it for an item.
+        self.make_body(body, head, left.min(holds));
+        item::append_body(&self.slabs, head, room.last, body);
+        *room = Room { bytes: room.bytes + left.min(holds), last: body };
+        true
+    }
+
+    /// Bytes of a body's chunk that are not for the value.
+    fn body_header(&self) -> usize {
+        match self.rules.as_memcached {
+            true => CHUNK_HEADER - self.slabs.geometry().tail() as usize,
             false => BODY_HEADER,
-        };
-        let mut bodies = Vec::with_capacity(left.div_ceil(largest - header));
-        while left > 0 {
-            let class = geometry.class_for(left + header).unwrap_or(geometry.largest());
-            let Some(body) = self.allocate(l, class, horizon) else {
-                self.free_bodies(&bodies);
-                return None;
-            };
-            let len = left.min(geometry.chunk_size(class) as usize - header);
-            // Marked at once, so that nobody takes it for an item.
-            self.make_body(body, head, len);
-            left -= len;
-            bodies.push(body);
         }
-        for pair in bodies.windows(2) {
-            let (head, len) = (head.to_u32(), item::body_len(&self.slabs, pair[0]));
-            item::make_body(&self.slabs, pair[0], head, pair[1].to_u32(), len);
-        }
-        Some(bodies[0].to_u32())
     }
 
     /// Writes to a draft's value through `put`, from its start on.
@@ -159,58 +180,143 @@ impl ValueWriter<'_> {
     }
 }
 
-/// Room for a value that is still on its way: not visible to anyone, freed when dropped.
+/// A value that is on its way: not visible to anyone, freed when dropped. It has room for what came
+/// of it.
 pub struct Reservation {
     store: Arc<Store>,
     shard: usize,
-    chunk: Option<ChunkRef>,
+    arrival: Arc<Arrival>,
     len: usize,
-    at: Cursor,
+    /// Bytes that came.
+    filled: usize,
 }
 
 impl Reservation {
-    pub(super) fn new(store: &Arc<Store>, shard: usize, chunk: ChunkRef, len: u32) -> Reservation {
-        Reservation {
-            store: store.clone(),
-            shard,
-            chunk: Some(chunk),
-            len: len as usize,
-            at: Cursor::default(),
-        }
+    /// Of an item that has its first chunk, which there is `room` in.
+    pub(super) fn new(
+        store: &Arc<Store>,
+        shard: usize,
+        head: ChunkRef,
+        room: Room,
+        len: u32,
+    ) -> Reservation {
+        let owner = store.shard_at(shard);
+        let bytes = owner.whole_size(head);
+        let chunks = Chunks { head, room, at: Cursor::default() };
+        let arrival = owner.arrivals.begin(chunks, bytes);
+        // What is beyond the bound now goes from others.
+        let guard = arrival.lock();
+        owner.drop_arrivals(0);
+        drop(guard);
+        Reservation { store: store.clone(), shard, arrival, len: len as usize, filled: 0 }
+    }
+
+    fn owner(&self) -> &Shard {
+        self.store.shard_at(self.shard)
+    }
+
+    /// As if it were being filled.
+    #[cfg(test)]
+    pub(super) fn lock(&self) -> impl Sized + '_ {
+        self.arrival.lock()
     }
 
     /// Bytes of the value still to come.
     pub fn missing(&self) -> usize {
-        self.len - self.at.at()
+        self.len - self.filled
     }
 
-    /// Takes bytes that were already read; returns how many fitted.
-    pub fn fill(&mut self, bytes: &[u8]) -> usize {
+    /// Takes bytes that came; returns how many are the value's. Where there is no memory for them,
+    /// or what there was is somebody else's by now, the value will never be whole, and its chunks
+    /// are free.
+    pub fn fill(&mut self, l: &Local, bytes: &[u8]) -> Result<usize, Refusal> {
         let fits = &bytes[..bytes.len().min(self.missing())];
-        if let Some(chunk) = self.chunk {
-            item::fill(&self.store.shard_at(self.shard).slabs, chunk, &mut self.at, fits);
+        self.with_room(l, fits.len(), |owner, chunks| {
+            item::fill(&owner.slabs, chunks.head, &mut chunks.at, fits);
+        })?;
+        Ok(fits.len())
+    }
+
+    /// Reads from a socket, once, up to so many bytes as have come there.
+    #[cfg(not(any(loom, miri)))]
+    pub fn fill_from(
+        &mut self,
+        l: &Local,
+        socket: BorrowedFd<'_>,
+        came: usize,
+    ) -> Result<io::Result<usize>, Refusal> {
+        let most = came.min(self.missing());
+        self.with_room(l, most, |owner, chunks| {
+            item::fill_from(&owner.slabs, chunks.head, &mut chunks.at, most, socket)
+        })
+    }
+
+    /// Lends the chunks with room for so many bytes more.
+    fn with_room<T>(
+        &mut self,
+        l: &Local,
+        more: usize,
+        fill: impl FnOnce(&Shard, &mut Chunks) -> T,
+    ) -> Result<T, Refusal> {
+        let (owner, horizon) = (self.store.shard_at(self.shard), self.store.horizon());
+        let mut guard = self.arrival.lock();
+        let chunks = guard.as_mut().ok_or(Refusal::NoMemory)?;
+        if !owner.make_room_for(l, chunks, self.len, self.filled + more, horizon) {
+            let head = chunks.head;
+            *guard = None;
+            owner.free_arrival(head);
+            return Err(Refusal::NoMemory);
         }
-        fits.len()
+        let filled = fill(owner, chunks);
+        self.filled = chunks.at.at();
+        Ok(filled)
     }
 
-    /// Reads from `source` straight into the chunks, once. 0 is the end of `source`.
-    pub fn fill_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
-        let Some(chunk) = self.chunk else { return Ok(0) };
-        let slabs = &self.store.shard_at(self.shard).slabs;
-        item::fill_from(slabs, chunk, &mut self.at, source)
-    }
-
-    /// The filled draft, now the caller's to link or free.
-    pub(super) fn into_chunk(mut self) -> Option<ChunkRef> {
+    /// The filled draft, now the caller's to link or free; `None` where it was dropped for others.
+    pub(super) fn into_chunk(self) -> Option<ChunkRef> {
         debug_assert_eq!(self.missing(), 0, "only whole values are committed");
-        self.chunk.take()
+        let chunks = self.arrival.lock().take()?;
+        self.owner().arrivals.finish(chunks.head);
+        Some(chunks.head)
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(chunk) = self.chunk.take() {
-            self.store.shard_at(self.shard).free(chunk);
+        let mut guard = self.arrival.lock();
+        if let Some(chunks) = guard.take() {
+            self.owner().free_arrival(chunks.head);
         }
+    }
+}
+
+impl Shard {
+    /// Sees to it that the first `wanted` of a value's `len` bytes have room; false where there is
+    /// no memory for that. The caller has it locked.
+    fn make_room_for(
+        &self,
+        l: &Local,
+        chunks: &mut Chunks,
+        len: usize,
+        wanted: usize,
+        horizon: Horizon,
+    ) -> bool {
+        if chunks.room.bytes >= wanted {
+            return true;
+        }
+        let mut taken = 0;
+        self.drop_arrivals((wanted - chunks.room.bytes) as u64);
+        while chunks.room.bytes < wanted
+            && self.extend(l, chunks.head, &mut chunks.room, len, horizon)
+        {
+            taken += self.whole_size(chunks.room.last);
+        }
+        self.arrivals.grow(chunks.head, taken);
+        chunks.room.bytes >= wanted
+    }
+
+    /// Bytes from a chunk to the next.
+    pub fn whole_size(&self, chunk: ChunkRef) -> u64 {
+        u64::from(self.slabs.geometry().whole_size(self.slabs.class_of(chunk)))
     }
 }

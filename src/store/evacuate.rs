@@ -21,7 +21,7 @@ pub(super) enum Evacuated {
     ChunkRescued,
     /// Someone is at its line.
     Locked,
-    /// A value on its way.
+    /// A value on its way, and somebody is at work on it.
     Uploading,
     /// Its value is being sent.
     Floating,
@@ -66,10 +66,11 @@ impl Shard {
                     Some((_, standing)) if standing.state() == State::Dying => {
                         return Evacuated::Floating;
                     }
-                    _ => return Evacuated::Uploading,
+                    Some((head, _)) => return self.evacuate_arrival(way, head, chunk),
+                    None => return Evacuated::Uploading,
                 }
             }
-            State::Reserved => return Evacuated::Uploading,
+            State::Reserved => return self.evacuate_arrival(way, chunk, chunk),
         };
         let Some((mut line, slot)) = self.line_of(l, head) else { return Evacuated::Locked };
         let item = self.item(head);
@@ -97,15 +98,45 @@ impl Shard {
             return if chained { Evacuated::ChunkRescued } else { Evacuated::Rescued };
         }
         line.dirty();
-        let size = self.slabs.geometry().chunk_size(way.class);
-        self.slabs.lock(way.class).bodies += 1;
-        if !item::replace_body(&self.slabs, head, chunk, fresh, size) {
-            self.slabs.lock(way.class).bodies -= 1;
+        if !self.replace_body(head, chunk, fresh, way.class) {
             way.spare = Some(fresh);
             return Evacuated::Locked;
         }
         self.put(chunk);
         Evacuated::ChunkRescued
+    }
+
+    /// The same for a chunk of a value that is on its way, and `head` its first.
+    fn evacuate_arrival(&self, way: &mut Evacuation, head: ChunkRef, chunk: ChunkRef) -> Evacuated {
+        if !self.is_arriving(head) {
+            return Evacuated::Uploading;
+        }
+        let Some(fresh) = way.spare.take().or_else(|| self.take_free(way.class, false)) else {
+            return Evacuated::NoMemory;
+        };
+        if !self.move_arrival(head, chunk, fresh) {
+            way.spare = Some(fresh);
+            return Evacuated::Uploading;
+        }
+        Evacuated::ChunkRescued
+    }
+
+    /// Puts a reserved chunk of the same class in a body's place in the chain of `head`, which
+    /// nobody else may read meanwhile; false where `body` is none of its bodies.
+    pub fn replace_body(
+        &self,
+        head: ChunkRef,
+        body: ChunkRef,
+        fresh: ChunkRef,
+        class: ClassId,
+    ) -> bool {
+        let size = self.slabs.geometry().chunk_size(class);
+        self.slabs.lock(class).bodies += 1;
+        let replaced = item::replace_body(&self.slabs, head, body, fresh, size);
+        if !replaced {
+            self.slabs.lock(class).bodies -= 1;
+        }
+        replaced
     }
 
     /// Locks the line of a linked item if nobody holds it, and finds the item in it.

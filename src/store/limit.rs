@@ -1,6 +1,6 @@
 //! `cache_memlimit`: -m as it is now.
 
-use super::{ARENA_MAX, Store, UNLINKED_SHARE};
+use super::{ARENA_MAX, ARRIVING_SHARE, Store, UNLINKED_SHARE};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How often -m the limit may become at run time: address space for it is reserved at the start.
@@ -20,7 +20,8 @@ impl Store {
     /// Changes -m to so many bytes, of whose part for the cache every shard gets its even share.
     /// False, and nothing changed, where that is beyond what address space was reserved for, or
     /// hardly anything beside the rest of the process. With less than is in use now nothing is
-    /// dropped here: the background work gives pages up until the limit holds.
+    /// dropped here but values on their way beyond their share: the background work gives pages up
+    /// until the limit holds.
     pub fn set_limit(&self, bytes: u64) -> bool {
         let cache = self.settings.cache_of(bytes);
         let share = cache / self.shards.len() as u64;
@@ -31,6 +32,8 @@ impl Store {
         for shard in &self.shards {
             shard.slabs.set_limit(share);
             shard.pins.set_unlinked_max(share / UNLINKED_SHARE);
+            shard.arrivals.set_most(share / ARRIVING_SHARE);
+            shard.drop_arrivals(0);
         }
         self.limit.store(bytes, Relaxed);
         true

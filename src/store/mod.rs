@@ -3,7 +3,8 @@
 //! Invariants, walked by [`Store::validate`] (X1 to X3 stand in `index`, C1 to C3 in `slab`):
 //!
 //! - I1 pages in use and what is charged beside them stay within -m;
-//! - I2 each chunk is exactly one of free, reserved, linked, dying; a reserved one has one owner;
+//! - I2 each chunk is exactly one of free, reserved, linked, dying; a reserved one has one owner: a
+//!   thread or, of a value on its way, whoever has its lock (`arrivals`);
 //! - I3 linked ⇔ in the index, under the line of its key's hash, and only once;
 //! - I4 who takes a chunk out of the index frees it, unless it is pinned: then the last pin does;
 //! - I5 key and value of a linked or pinned item do not change, but for incr, decr and a set of the
@@ -15,6 +16,7 @@
 //!
 //! Lock order: line, then class, then pool; the pin table's lock is taken last and alone.
 
+mod arrivals;
 mod automove;
 mod census;
 mod change;
@@ -87,6 +89,7 @@ use crate::clock::{Clock, Exptime};
 use crate::config::{Layout, Settings};
 use crate::stats::{Buffers, Prefixes, Stats};
 use crate::watch::Watch;
+use arrivals::Arrivals;
 use crawl::Crawler;
 use evict::{Duel, Policy, Rule};
 use file::MemoryFile;
@@ -124,6 +127,8 @@ const ARENA_MAX: u64 = 15 << 30;
 /// Values that are still being sent may take one in so many bytes of -m when nobody else can have
 /// them any more.
 const UNLINKED_SHARE: u64 = 8;
+/// Values that are still on their way may take up one in so many bytes of -m.
+const ARRIVING_SHARE: u64 = 2;
 /// Bytes of an arena from which on it and its index are worth huge pages, also without -L.
 const HUGE_PAGES_FROM: u64 = 32 << 20;
 /// One in so many bytes of it stays in small pages: what the index will take of the limit, so that
@@ -473,6 +478,7 @@ fn reserve_shard(
         slabs,
         index,
         pins: Pins::new(limit / UNLINKED_SHARE),
+        arrivals: Arrivals::new(limit / ARRIVING_SHARE),
         ghost,
         duel: Duel::new(classes as usize + 1),
         rule: AtomicU32::new(rule.pack()),

@@ -409,6 +409,8 @@ impl Shard {
                 stats.busy_nomem.fetch_add(1, Relaxed);
                 if self.prepare(l, &mut m.way, horizon) {
                     became = self.evacuate(l, &mut m.way, chunk, horizon);
+                } else if m.why == Some(Why::OverLimit) && self.drop_arrival_of(chunk) {
+                    became = Evacuated::Free;
                 }
             }
             if became == Evacuated::Floating && m.is_overdue() && m.why.is_none() {

@@ -239,7 +239,7 @@ impl Shard {
     }
 
     /// Gives a page back if it is empty and its class has chunks to spare without it.
-    fn give_back(&self, class: ClassId, page: PageNo, return_pages: bool) {
+    pub fn give_back(&self, class: ClassId, page: PageNo, return_pages: bool) {
         if !return_pages || !self.slabs.is_empty(page) {
             return;
         }
@@ -609,12 +609,12 @@ mod tests {
         let set = Set { exptime: Exptime(10), ..Set::of(key, 50) };
         let hash = b.store.hash(key);
         let mut unfinished = b.store.reserve(&b.local, &set, hash).expect("room");
-        unfinished.fill(b"the first half");
+        unfinished.fill(&b.local, b"the first half").expect("room");
         b.advance(10);
         b.settle();
         assert_eq!((b.items(), b.reclaimed()), (2, 1), "the live TEMP item and the pinned one");
         assert!(b.get("temp", |_| ()) && !b.get("dead temp", |_| ()));
-        unfinished.fill(&[b'x'; 50]);
+        unfinished.fill(&b.local, &[b'x'; 50]).expect("room");
         let outcome = b.store.commit(&b.local, unfinished, &set, hash);
         assert!(matches!(outcome, Ok(Outcome::Stored { .. })));
         let sent: usize = pin.as_ref().expect("a pin").slices().map(<[u8]>::len).sum();

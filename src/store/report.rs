@@ -114,6 +114,7 @@ impl Store {
             info.pages += shard.slabs.pages_in_use() * page;
             info.pinned += shard.pins.unlinked_bytes();
             info.over_limit += shard.slabs.over_limit();
+            info.arriving += shard.arrivals.bytes();
             info.index += shard.index.bytes();
             info.ghosts += shard.ghost.bytes();
             let queues = geometry.classes().map(|class| shard.slabs.lock(class).queue_bytes());

@@ -5,6 +5,7 @@
 //!
 //! Lock order: line, then class, then pool. With a line held, another is only tried.
 
+use super::arrivals::Arrivals;
 use super::evict::{self, Ahead, Duel, Policy, Rule, Victim};
 use super::flush::Horizon;
 use super::ghost::{EPOCHS, Ghost, Part};
@@ -34,6 +35,7 @@ pub(super) struct Shard {
     pub slabs: Slabs<Policy>,
     pub index: Index,
     pub pins: Pins,
+    pub arrivals: Arrivals,
     pub ghost: Ghost,
     pub duel: Duel,
     /// The eviction policy in force, as [`Rule`] packs it.

@@ -56,7 +56,7 @@ impl Local {
         if self.log.wants(Streams::MUTATIONS) {
             let stored = match why {
                 Refusal::TooLarge => Stored::TooLarge,
-                Refusal::NoMemory => Stored::NoMemory,
+                Refusal::NoMemory | Refusal::NoMemoryOnTheWay => Stored::NoMemory,
             };
             self.tell_stored(set.key.bytes(), (set.mode.storer(), stored), &Kept::NONE, 0);
         }

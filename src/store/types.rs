@@ -149,6 +149,8 @@ pub enum DeleteOutcome {
 pub enum Refusal {
     TooLarge,
     NoMemory,
+    /// The same where some of the value had room.
+    NoMemoryOnTheWay,
 }
 
 impl From<Outcome> for Stored {
@@ -224,6 +226,8 @@ pub struct MemoryInfo {
     pub pinned: u64,
     /// What pages and the rest take beyond the limit, as it was lowered.
     pub over_limit: u64,
+    /// Values among them that are on their way.
+    pub arriving: u64,
     pub index: u64,
     pub ghosts: u64,
     pub queues: u64,

@@ -63,6 +63,7 @@ impl Store {
         if nodes != shard.index.used_nodes() {
             return Err(format!("{nodes} nodes linked, {} in use", shard.index.used_nodes()));
         }
+        shard.check_arrivals()?;
         self.check_chunks(shard, &indexed)
     }
 

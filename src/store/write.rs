@@ -67,8 +67,20 @@ impl Store {
         Ok(self.commit_chunk(l, set, hash, chunk))
     }
 
-    /// Room for a value that is not whole yet. A refusal is counted and, where the command says
-    /// so, deletes the old value.
+    /// Refuses a value that is larger than -I allows, before anything of it has come. That is
+    /// counted and, where the command says so, deletes the old value.
+    pub fn admit(&self, l: &Local, set: &Set<'_>, hash: KeyHash) -> Result<(), Refusal> {
+        let shard = self.shard_of(hash);
+        let plan = shard.settled(self.draft_for(set).plan);
+        if shard.charged_size(&plan) > shard.rules.item_size_max as usize {
+            self.refused(l, set, hash, Refusal::TooLarge);
+            return Err(Refusal::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// The first room for a value of which something has come. A refusal is counted and, where the
+    /// command says so, deletes the old value.
     pub fn reserve(
         self: &Arc<Self>,
         l: &Local,
@@ -76,8 +88,24 @@ impl Store {
         hash: KeyHash,
     ) -> Result<Reservation, Refusal> {
         let shard_no = self.shard_no(hash);
-        let chunk = self.draft_set(l, self.shard_at(shard_no), set, hash)?;
-        Ok(Reservation::new(self, shard_no, chunk, set.len))
+        let shard = self.shard_at(shard_no);
+        let made = shard.draft_head(l, &self.draft_for(set), self.horizon());
+        let (head, room) = made.inspect_err(|refusal| self.refused(l, set, hash, *refusal))?;
+        shard.class_counters(l, shard.slabs.class_of(head)).set_cmds.bump();
+        Ok(Reservation::new(self, shard_no, head, room, set.len))
+    }
+
+    /// What becomes of a command whose value was dropped on its way, as there is no memory for it.
+    /// As in memcached, which has room for the whole of a value up to its largest chunk before any
+    /// of it comes, the old value outlives only a larger one.
+    pub fn give_up(&self, l: &Local, set: &Set<'_>, hash: KeyHash) -> Refusal {
+        let shard = self.shard_of(hash);
+        let plan = shard.settled(self.draft_for(set).plan);
+        if shard.charged_size(&plan) > self.settings.slab_chunk_size_max as usize {
+            return Refusal::NoMemoryOnTheWay;
+        }
+        self.refused(l, set, hash, Refusal::NoMemory);
+        Refusal::NoMemory
     }
 
     /// Links a filled reservation. `set` is the command that it was reserved for.
@@ -89,7 +117,7 @@ impl Store {
         hash: KeyHash,
     ) -> Result<Outcome, Refusal> {
         let shard = self.shard_of(hash);
-        let chunk = reservation.into_chunk().ok_or(Refusal::NoMemory)?;
+        let chunk = reservation.into_chunk().ok_or_else(|| self.give_up(l, set, hash))?;
         if matches!(set.mode, SetMode::Append | SetMode::Prepend) {
             let outcome = self.append(l, set, hash, Piece::Chunk(chunk));
             shard.free(chunk);
@@ -187,7 +215,9 @@ impl Store {
         l.tell_refused(set, why);
         match why {
             Refusal::TooLarge => l.counters.thread.store_too_large.bump(),
-            Refusal::NoMemory => l.counters.thread.store_no_memory.bump(),
+            Refusal::NoMemory | Refusal::NoMemoryOnTheWay => {
+                l.counters.thread.store_no_memory.bump();
+            }
         }
         if set.drop_old_on_refusal {
             let mut held = self.hold(l, hash);

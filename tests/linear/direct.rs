@@ -121,7 +121,7 @@ impl Thread {
                 let mut rest = value;
                 while room.missing() > 0 {
                     let piece = &rest[..rest.len().min(700)];
-                    rest = &rest[room.fill(piece)..];
+                    rest = &rest[room.fill(&self.local, piece)?..];
                 }
                 self.store.commit(&self.local, room, set, hash)
             })
@@ -131,7 +131,9 @@ impl Thread {
             Ok(Outcome::NotStored) => Answer::NotStored,
             Ok(Outcome::Exists) => Answer::Exists,
             Ok(Outcome::NotFound) => Answer::Miss,
-            Ok(Outcome::NoMemory) | Err(Refusal::NoMemory) => Answer::Refused,
+            Ok(Outcome::NoMemory) | Err(Refusal::NoMemory | Refusal::NoMemoryOnTheWay) => {
+                Answer::Refused
+            }
             Err(Refusal::TooLarge) => panic!("a value of {} is too large", value.len()),
         }
     }

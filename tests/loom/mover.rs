@@ -8,7 +8,7 @@ const LARGEST: u32 = 64;
 
 /// Two pages of the largest class, of which one is about to be emptied, with room for its items on
 /// the other.
-fn emptying() -> User {
+pub(super) fn emptying() -> User {
     let user = store_of(4);
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     for name in names {

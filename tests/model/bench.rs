@@ -134,6 +134,16 @@ impl Bench {
             }),
             Op::Bulk { family, count, len } => self.bulk(*family, *count, *len),
             Op::Drop { family, count } => self.drop_bulk(*family, *count),
+            Op::Limit(megabytes) => {
+                assert!(self.store.set_limit(*megabytes << 20));
+                // Until that holds, there may be no room for anything.
+                self.has_room = false;
+            }
+            Op::Reassign { from, to } => {
+                // Where a page is asked for, whatever is on it goes somewhere else or is evicted.
+                let classes = self.store.class_info().len() as i32 + 1;
+                self.store.reassign(i32::from(*from) % classes, i32::from(*to) % classes);
+            }
             Op::Restart(op) => self.restart(op),
         }
     }
@@ -310,7 +320,10 @@ impl Bench {
         let bytes = set.key.bytes();
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(refusal) => return self.judge_refusal(set, refusal),
+            Err(refusal) => {
+                self.excuse();
+                return self.judge_refusal(set, refusal);
+            }
         };
         let joins = matches!(set.mode, SetMode::Append | SetMode::Prepend);
         let told = match outcome {
@@ -341,9 +354,10 @@ impl Bench {
     }
 
     fn judge_refusal(&mut self, set: &Set<'_>, refusal: Refusal) {
-        assert_eq!(refusal, Refusal::NoMemory, "no value is too large on its own");
-        self.excuse();
-        if set.drop_old_on_refusal {
+        assert_ne!(refusal, Refusal::TooLarge, "no value is too large on its own");
+        let large = set.len as usize > 512 << 10;
+        assert!(refusal == Refusal::NoMemory || large, "{refusal:?} of {} bytes", set.len);
+        if set.drop_old_on_refusal && refusal == Refusal::NoMemory {
             self.reference.entries.remove(set.key.bytes());
             assert!(self.known(set.key.bytes()).is_none());
         }
@@ -423,20 +437,22 @@ impl Bench {
         let set = set_of(op, &bytes, None);
         match self.store.reserve(self.local(), &set, self.hash(&bytes)) {
             Ok(room) => self.open.push((op.clone(), room, 0, self.deadline(op.exptime))),
-            Err(refusal) => self.judge_refusal(&set, refusal),
+            Err(refusal) => {
+                self.excuse();
+                self.judge_refusal(&set, refusal);
+            }
         }
     }
 
     fn feed(&mut self, which: u8, len: usize) {
-        let open = self.open.len().max(1);
-        let open = self.open.get_mut(usize::from(which) % open);
-        let Some((op, room, filled, _)) = open else { return };
+        let at = usize::from(which) % self.open.len().max(1);
+        let Some((op, room, filled, _)) = self.open.get_mut(at) else { return };
         let value = op.content.bytes();
         let piece = &value[*filled..value.len().min(*filled + len)];
-        let taken = match which % 2 {
-            0 => room.fill(piece),
-            _ if piece.is_empty() => 0,
-            _ => room.fill_from(&mut &piece[..]).expect("a slice can be read"),
+        let local = &self.locals[self.turn % 2];
+        let Ok(taken) = room.fill(local, piece) else {
+            let (op, ..) = self.open.swap_remove(at);
+            return self.judge_loss(&op);
         };
         assert!(taken <= piece.len() && (taken > 0 || piece.is_empty()));
         *filled += taken;
@@ -446,12 +462,25 @@ impl Bench {
     fn commit(&mut self, which: u8) {
         let Some((op, mut room, filled, deadline)) = pick(&mut self.open, which) else { return };
         let (bytes, value) = (key_of(op.key), op.content.bytes());
-        assert_eq!(room.fill(&value[filled..]), value.len() - filled);
+        match room.fill(self.local(), &value[filled..]) {
+            Ok(taken) => assert_eq!(taken, value.len() - filled),
+            Err(_) => return self.judge_loss(&op),
+        }
         let known = self.known(&bytes);
         let compare = self.resolve(op.compare, known.as_ref());
         let set = set_of(&op, &bytes, compare);
         let outcome = self.store.commit(self.local(), room, &set, self.hash(&bytes));
         self.judge_set(&set, value, known, outcome, Some(deadline));
+    }
+
+    /// There is no memory for all of a value that came in part.
+    fn judge_loss(&mut self, op: &SetOp) {
+        let bytes = key_of(op.key);
+        let set = set_of(op, &bytes, None);
+        let alone = self.open.is_empty() && self.pins.is_empty();
+        assert!(!self.has_room || !alone, "out of memory in an evicting store");
+        let refusal = self.store.give_up(self.local(), &set, self.hash(&bytes));
+        self.judge_refusal(&set, refusal);
     }
 }
 

@@ -110,7 +110,7 @@ pub enum Op {
         key: u8,
         exptime: i64,
     },
-    /// Reserves room for a set; one of the following ends it.
+    /// A set whose value comes in parts; one of the following ends it.
     Reserve(SetOp),
     Feed {
         which: u8,
@@ -138,6 +138,13 @@ pub enum Op {
         family: u8,
         count: u32,
         len: u32,
+    },
+    /// Another -m, MiB.
+    Limit(u64),
+    /// A page of any class to any, by their numbers.
+    Reassign {
+        from: u8,
+        to: u8,
     },
     /// Where there is a memory file.
     Restart(RestartOp),
@@ -233,6 +240,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (1u8..20).prop_map(Op::Tick),
         2 => bulk(),
         1 => (0u8..6, 0u32..4_000).prop_map(|(family, count)| Op::Drop { family, count }),
+        1 => (3u64..9).prop_map(Op::Limit),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(from, to)| Op::Reassign { from, to }),
         2 => restart().prop_map(Op::Restart),
     ]
 }

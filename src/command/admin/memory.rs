@@ -51,6 +51,7 @@ fn format(m: &Memory) -> StatLines {
         ("pages", m.cache.pages),
         ("pages_pinned", m.cache.pinned),
         ("over_limit", m.cache.over_limit),
+        ("pages_arriving", m.cache.arriving),
         ("index", m.cache.index),
         ("ghosts", m.cache.ghosts),
         ("queues", m.cache.queues),

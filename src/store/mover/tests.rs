@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::Exptime;
 use crate::config::{Layout, Settings};
 use crate::store::testing::{Bench, Held, value_of};
-use crate::store::{DeleteOutcome, Fetch, Get, Key, Set};
+use crate::store::{DeleteOutcome, Fetch, Get, Key, Reservation, Set};
 use slab::ChunkRef;
 
 const LAYOUTS: [Layout; 2] = [Layout::Compact, Layout::Memcached];
@@ -179,47 +179,78 @@ fn page_of(b: &Bench, name: &str) -> PageNo {
     b.shard().slabs.page_of(b.chunk_of(name).expect("it is there"))
 }
 
+/// Bytes of a value that is on its way.
+fn take(b: &Bench, slow: &mut Reservation, bytes: &[u8]) {
+    assert_eq!(slow.fill(&b.local, bytes), Ok(bytes.len()));
+}
+
 #[test]
-fn a_value_on_its_way_holds_its_page_up_until_it_is_there_or_gone() {
+fn a_value_on_its_way_moves_with_its_page() {
     for finish in [true, false] {
         each(16, |b| {
             let set = Set::of(key("slow"), 5_000);
             let mut slow = b.store.reserve(&b.local, &set, b.store.hash(set.key)).expect("room");
-            slow.fill(&value_of("slow", 1_000));
+            take(&b, &mut slow, &value_of("slow", 1_000));
             let page = two_pages(&b, 5_000);
-            hold_up(&b, page, BusyStatus::BusyUploading);
             let moved = b.moved();
+            send_off(&b, page);
+            ends(&b, moved);
             if finish {
-                slow.fill(&value_of("slow", 5_000)[1_000..]);
+                take(&b, &mut slow, &value_of("slow", 5_000)[1_000..]);
                 let done = b.store.commit(&b.local, slow, &set, b.store.hash(set.key));
                 done.expect("it is linked");
             } else {
                 drop(slow);
             }
-            ends(&b, moved);
+            b.validate();
             assert_eq!(b.get("slow"), finish);
         });
     }
 }
 
-/// The body of a chain counts as its head.
+/// Whichever of a chain's chunks lies on the page, its last one too.
 #[test]
-fn a_chain_on_its_way_is_not_moved() {
+fn a_chain_on_its_way_moves_with_any_page() {
     each(48, |b| {
         let len = 900_000;
         let set = Set::of(key("slow"), len);
         let mut slow = b.store.reserve(&b.local, &set, b.store.hash(set.key)).expect("room");
-        slow.fill(&value_of("slow", 400_000));
-        b.set("beside", 900_000);
+        let value = value_of("slow", len as usize);
         leave_room(&b, 900_000);
-        // One of its bodies' alone.
-        let pages = b.pages(b.shard().slabs.geometry().largest());
-        hold_up(&b, pages[pages.len() / 4], BusyStatus::BusyUploading);
-        let moved = b.moved();
-        slow.fill(&value_of("slow", len as usize)[400_000..]);
+        for (at, piece) in value.chunks(300_000).enumerate() {
+            take(&b, &mut slow, piece);
+            b.set(&format!("beside{at}"), 900_000);
+            leave_room(&b, 900_000);
+            let pages = b.pages(b.shard().slabs.geometry().largest());
+            for page in pages.into_iter().take(12) {
+                let moved = b.moved();
+                send_off_as(&b, page, Some(Why::Spare(1.0)));
+                ends(&b, moved);
+            }
+        }
         b.store.commit(&b.local, slow, &set, b.store.hash(set.key)).expect("it is linked");
+        b.validate();
+        assert!(b.get("slow") && b.get("beside0"));
+    });
+}
+
+/// Whoever fills a value has it locked.
+#[test]
+fn a_value_that_is_being_filled_holds_its_page_up() {
+    each(16, |b| {
+        let set = Set::of(key("slow"), 5_000);
+        let slow = b.store.reserve(&b.local, &set, b.store.hash(set.key)).expect("room");
+        let page = two_pages(&b, 5_000);
+        let moved = b.moved();
+        {
+            let _filling = slow.lock();
+            send_off(&b, page);
+            b.ticks(SOON);
+            let moves = &b.store.stats().moves;
+            assert_eq!((moves.last_busy(), b.moved()), (BusyStatus::BusyUploading, moved));
+        }
         ends(&b, moved);
-        assert!(b.get("slow") && b.get("beside"));
+        drop(slow);
     });
 }
 
@@ -428,9 +459,12 @@ fn an_operators_move_gives_way_to_the_limit() {
         let slow = b.store.reserve(&b.local, &set, b.store.hash(set.key)).expect("room");
         let page = two_pages(&b, 5_000);
         load(&b, "a", 40);
-        send_off(&b, page);
-        assert!(b.store.set_limit(6 << 20));
-        b.until("the limit holds", |b| b.shard().slabs.over_limit() == 0);
+        {
+            let _filling = slow.lock();
+            send_off(&b, page);
+            assert!(b.store.set_limit(6 << 20));
+            b.until("the limit holds", |b| b.shard().slabs.over_limit() == 0);
+        }
         drop(slow);
         b.until("the last move ends", |b| !b.is_moving());
         b.validate();
