@@ -170,12 +170,7 @@ pub(super) const TABLE: &[SubOption] = &[
         .idle(NO_AGE),
     value("warm_max_factor", "f", warm_max_factor, "WARM's idle age by COLD's (default: 2.0)")
         .idle(NO_QUEUE),
-    value(
-        "temporary_ttl",
-        "s",
-        temporary_ttl,
-        "items to live no longer are never evicted (default: off)",
-    ),
+    value("temporary_ttl", "s", temporary_ttl, "items to live no longer go last (default: off)"),
     value("watcher_logbuf_size", "KB", watcher_logbuf, "buffer of a watcher (default: 256)"),
     value("worker_logbuf_size", "KB", worker_logbuf, "buffer of a worker (default: 64)"),
     value("udp_reply_max", "KB", udp_reply_max, "answers to one UDP datagram (default: 128)"),

@@ -164,7 +164,7 @@ impl Shape {
     pub const BINARY_KEY: u32 = 1 << 27;
     pub const STALE: u32 = 1 << 28;
     pub const WIN: u32 = 1 << 29;
-    /// `temporary_ttl`: never evicted.
+    /// `temporary_ttl`: evicted only where its class holds next to nothing else.
     pub const TEMP: u32 = 1 << 30;
     /// In its class's queue there still is a place from the chunk's last life, before any that
     /// [`Shape::QUEUED`] speaks of (guarded by the class lock).
