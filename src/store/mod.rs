@@ -193,13 +193,14 @@ impl Store {
         let count = file.as_ref().map_or(least, MemoryFile::shards);
         let fresh = || if MODELLED { 1 } else { RandomState::new().build_hasher().finish() };
         let secrets = RapidSecrets::seed(file.as_ref().map_or_else(fresh, MemoryFile::seed));
-        let made = (0..count)
-            .map(|n| {
-                let place = file.as_ref().map(|file| (file, n));
-                make_shard(&settings, &geometry, settings.cache_bytes() / count, secrets, place)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let (shards, found): (Vec<Shard>, Vec<Found>) = made.into_iter().unzip();
+        let (mut shards, mut found) = (Vec::new(), Vec::new());
+        for n in 0..count {
+            let place = file.as_ref().map(|file| (file, n));
+            let limit = settings.cache_bytes() / count;
+            let (shard, there) = make_shard(&settings, &geometry, limit, secrets, place)?;
+            shards.push(shard);
+            found.push(there);
+        }
         let buffers = Buffers::new(settings.buffers_max(), settings.max_connections);
         let ledger = file.as_ref().map(|file| file.ledger.clone());
         let cas = ledger.as_ref().map(|ledger| u64::from(ledger.entry().cas_blocks) * CAS_BLOCK);
