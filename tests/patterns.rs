@@ -88,6 +88,16 @@ fn chains_are_kept() {
 }
 
 #[test]
+fn few_growing_values_grow() {
+    keeps("append-12", USUAL, &[("appended", 97.0), ("whole", 97.0)]);
+}
+
+#[test]
+fn many_growing_values_grow() {
+    keeps("append-72", USUAL, &[("appended", 97.0), ("whole", 97.0)]);
+}
+
+#[test]
 fn values_cut_off_early_leave_all_memory() {
     keeps("aborts-early", USUAL, &[("", 97.0)]);
 }

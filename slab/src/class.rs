@@ -1,7 +1,8 @@
 //! One slab class: its pages and their free chunks, behind one lock.
 //!
 //! Free chunks are listed page by page, and the pages that have any are linked through their
-//! records, so that emptying a page takes its free chunks out of circulation at once.
+//! records, so that emptying a page takes its free chunks out of circulation at once. Pages whose
+//! chunks are all free have a list of their own, which is taken from last.
 
 use crate::geometry::ClassId;
 use crate::page::{PageNo, Record};
@@ -10,6 +11,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU32, Mutex, MutexGuard};
 use crate::{ChunkRef, Words};
 use std::iter::successors;
+use std::mem::replace;
 use std::ops::{Deref, DerefMut};
 
 pub(crate) struct Class<P> {
@@ -26,15 +28,30 @@ impl<P: Default> Default for Class<P> {
 
 /// Invariants, walked by `validate`:
 /// C1 `free` = sum over pages not draining of (chunks per page - used).
-/// C2 a page is listed ⇔ it is not draining and has a free chunk.
+/// C2 a page is listed ⇔ it is not draining and has a free chunk; among the empty ⇔ all are free.
 /// C3 `pages` are exactly those whose record names the class.
+/// C4 `spare` is what `free` comes to in whole pages, and counted in [`Slabs::spare_pages`].
 #[derive(Default)]
 pub(crate) struct State<P> {
-    /// First page with free chunks: page number + 1, 0 for none.
+    /// First page with free chunks and others: page number + 1, 0 for none.
     pub(crate) listed: u32,
+    /// First page with nothing but free chunks, likewise.
+    pub(crate) empty: u32,
     pub(crate) pages: Vec<PageNo>,
     pub(crate) free: u64,
+    pub(crate) spare: Spare,
+    /// Chunks ever handed out.
+    taken: u64,
     pub(crate) payload: P,
+}
+
+/// Whole pages' worth of free chunks.
+#[derive(Default)]
+pub(crate) struct Spare {
+    pub(crate) pages: u64,
+    /// With so many free chunks or more it is more pages, with fewer than the other it is fewer.
+    more_from: u64,
+    less_below: u64,
 }
 
 /// A class, locked. Dereferences to the payload.
@@ -77,8 +94,13 @@ impl<'a, P> ClassGuard<'a, P> {
     /// Hands out a free chunk of the pages that the class has.
     #[inline]
     pub fn take(&mut self) -> Option<ChunkRef> {
-        let page = PageNo(self.state.listed.checked_sub(1)?);
+        let first = if self.state.listed != 0 { self.state.listed } else { self.state.empty };
+        let page = PageNo(first.checked_sub(1)?);
         let record = self.slabs.record(page);
+        if record.used() == 0 {
+            self.unlist(page);
+            self.list_as(page, false);
+        }
         let head = record.free_head();
         let chunk = match ChunkRef::from_u32(head) {
             Some(chunk) => {
@@ -92,7 +114,11 @@ impl<'a, P> ClassGuard<'a, P> {
             }
         };
         record.set_used(record.used() + 1);
+        self.state.taken += 1;
         self.state.free -= 1;
+        if self.state.free < self.state.spare.less_below {
+            self.count_spare();
+        }
         if !self.has_free(record) {
             self.unlist(page);
         }
@@ -113,7 +139,13 @@ impl<'a, P> ClassGuard<'a, P> {
             return;
         }
         self.state.free += 1;
+        if self.state.free >= self.state.spare.more_from {
+            self.count_spare();
+        }
         if !record.listed() {
+            self.list(page);
+        } else if record.used() == 0 {
+            self.unlist(page);
             self.list(page);
         }
     }
@@ -148,12 +180,24 @@ impl<'a, P> ClassGuard<'a, P> {
         self.state.pages.len() as u64 * u64::from(self.per_page())
     }
 
-    /// One of the first `look` pages with free chunks that has nothing else.
-    pub fn empty_page(&self, look: usize) -> Option<PageNo> {
+    /// Chunks that were ever handed out; it may wrap.
+    pub fn chunks_taken(&self) -> u64 {
+        self.state.taken
+    }
+
+    /// A page that has nothing but free chunks, and is not draining.
+    pub fn empty_page(&self) -> Option<PageNo> {
+        self.state.empty.checked_sub(1).map(PageNo)
+    }
+
+    /// The first `look` pages with free chunks and others, those with the fewest in use first.
+    pub fn emptiest_pages(&self, look: usize) -> Vec<PageNo> {
         let listed = |next: u32| next.checked_sub(1).map(PageNo);
         let next = |page: &PageNo| listed(self.slabs.record(*page).next());
-        let mut pages = successors(listed(self.state.listed), next).take(look);
-        pages.find(|page| self.used_on(*page) == 0)
+        let mut pages: Vec<PageNo> =
+            successors(listed(self.state.listed), next).take(look).collect();
+        pages.sort_by_key(|page| self.used_on(*page));
+        pages
     }
 
     /// Stops handing out a page's chunks, so that it can be emptied. False where it is not the
@@ -167,6 +211,7 @@ impl<'a, P> ClassGuard<'a, P> {
             self.unlist(page);
         }
         self.state.free -= u64::from(self.per_page() - record.used());
+        self.count_spare();
         record.set_draining(true);
         true
     }
@@ -214,6 +259,7 @@ impl<'a, P> ClassGuard<'a, P> {
         if record.used() > 0 {
             record.set_draining(false);
             self.state.free += u64::from(self.per_page() - record.used());
+            self.count_spare();
             if self.has_free(record) {
                 self.list(page);
             }
@@ -235,6 +281,7 @@ impl<'a, P> ClassGuard<'a, P> {
         self.slabs.record(page).assign(self.class);
         self.state.pages.push(page);
         self.state.free += u64::from(self.per_page());
+        self.count_spare();
         self.list(page);
     }
 
@@ -247,6 +294,7 @@ impl<'a, P> ClassGuard<'a, P> {
         record.set_free_head(free_head);
         self.state.pages.push(page);
         self.state.free += u64::from(self.per_page() - used);
+        self.count_spare();
         if self.has_free(record) {
             self.list(page);
         }
@@ -265,27 +313,53 @@ impl<'a, P> ClassGuard<'a, P> {
         record.free_head() != 0 || record.fresh() < self.per_page()
     }
 
-    fn list(&mut self, page: PageNo) {
-        let record = self.slabs.record(page);
-        record.set_prev(0);
-        record.set_next(self.state.listed);
-        record.set_listed(true);
-        if let Some(next) = self.state.listed.checked_sub(1) {
-            self.slabs.record(PageNo(next)).set_prev(page.0 + 1);
+    /// Counts again what the free chunks come to in pages.
+    fn count_spare(&mut self) {
+        let per_page = u64::from(self.per_page());
+        let pages = self.state.free / per_page;
+        let before = self.state.spare.pages;
+        self.state.spare =
+            Spare { pages, more_from: (pages + 1) * per_page, less_below: pages * per_page };
+        if pages != before {
+            self.slabs.count_spare(before, pages);
         }
-        self.state.listed = page.0 + 1;
     }
 
+    fn list(&mut self, page: PageNo) {
+        self.list_as(page, self.used_on(page) == 0);
+    }
+
+    fn list_as(&mut self, page: PageNo, empty: bool) {
+        let record = self.slabs.record(page);
+        let first = self.first(empty);
+        let next = replace(first, page.0 + 1);
+        record.set_prev(0);
+        record.set_next(next);
+        record.set_listed(true);
+        if let Some(next) = next.checked_sub(1) {
+            self.slabs.record(PageNo(next)).set_prev(page.0 + 1);
+        }
+    }
+
+    /// Takes a page off the list that it stands on.
     fn unlist(&mut self, page: PageNo) {
         let record = self.slabs.record(page);
         match record.prev().checked_sub(1) {
             Some(prev) => self.slabs.record(PageNo(prev)).set_next(record.next()),
-            None => self.state.listed = record.next(),
+            None => {
+                let empty = self.state.empty == page.0 + 1;
+                *self.first(empty) = record.next();
+            }
         }
         if let Some(next) = record.next().checked_sub(1) {
             self.slabs.record(PageNo(next)).set_prev(record.prev());
         }
         record.set_listed(false);
+    }
+
+    /// The first page of one of the two lists.
+    fn first(&mut self, empty: bool) -> &mut u32 {
+        if empty { &mut self.state.empty } else { &mut self.state.listed }
     }
 
     pub(crate) fn state(&self) -> &State<P> {

@@ -58,6 +58,8 @@ pub struct Slabs<P> {
     pub(crate) ahead: Ahead,
     pub(crate) grain: Grain,
     waits: Waits,
+    /// What each class's free chunks come to in whole pages, all in all.
+    spare: CachePadded<atomic::AtomicU64>,
     /// Pages that could not be taken because the file system of the arena's file has no room.
     pub(crate) refused: atomic::AtomicU64,
 }
@@ -115,6 +117,7 @@ impl<P: Default> Slabs<P> {
             ahead,
             grain,
             waits: Waits::default(),
+            spare: CachePadded::default(),
             refused,
         })
     }
@@ -241,6 +244,16 @@ impl<P> Slabs<P> {
     /// Pages that were ever taken, and those that were passed over: those of lower numbers.
     pub fn pages_touched(&self) -> u32 {
         self.pool.touched()
+    }
+
+    /// What each class's free chunks come to in whole pages, all in all.
+    #[inline]
+    pub fn spare_pages(&self) -> u64 {
+        self.spare.load(Relaxed)
+    }
+
+    pub(crate) fn count_spare(&self, before: u64, now: u64) {
+        self.spare.fetch_add(now.wrapping_sub(before), Relaxed);
     }
 
     /// Counts bytes used outside the arena against the limit; false, and nothing counted, past it.

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 impl<P> Slabs<P> {
     /// Checks I1 (pages free + owned = pages taken, limit kept unless a first page was granted
-    /// beyond it) and C1 to C3 of every class.
+    /// beyond it) and C1 to C4 of every class.
     pub fn validate(&self) -> Result<(), String> {
         let mut owned = HashSet::new();
         for class in self.geometry().classes() {
@@ -27,6 +27,10 @@ impl<P> Slabs<P> {
         if owned.len() != in_use as usize {
             return Err(format!("{} pages owned, {in_use} in use", owned.len()));
         }
+        let spare: u64 = self.geometry().classes().map(|c| self.lock(c).state().spare.pages).sum();
+        if spare != self.spare_pages() {
+            return Err(format!("{} spare pages counted, {spare} there", self.spare_pages()));
+        }
         let classes = self.geometry().classes().count() as u64;
         let slack = classes * u64::from(self.geometry().page_size());
         if used > limit + slack {
@@ -37,7 +41,13 @@ impl<P> Slabs<P> {
 
     fn check_class(&self, guard: &ClassGuard<'_, P>) -> Result<(), String> {
         let state = guard.state();
-        let listed = self.listed_pages(state)?;
+        let mut listed = self.listed_pages(state, state.listed)?;
+        let empty = self.listed_pages(state, state.empty)?;
+        let is_empty = |page: &PageNo| self.record(*page).used() == 0;
+        if listed.iter().any(is_empty) || !empty.iter().all(is_empty) {
+            return Err("a page is on the wrong list".to_string());
+        }
+        listed.extend(empty);
         let mut free = 0;
         for page in &state.pages {
             let record = self.record(*page);
@@ -56,12 +66,16 @@ impl<P> Slabs<P> {
         if free != state.free {
             return Err(format!("counts {} free chunks, has {free}", state.free));
         }
+        let spare = free / u64::from(self.geometry().chunks_per_page(guard.class()));
+        if spare != state.spare.pages {
+            return Err(format!("counts {} spare pages, has {spare}", state.spare.pages));
+        }
         Ok(())
     }
 
-    fn listed_pages(&self, state: &State<P>) -> Result<Vec<PageNo>, String> {
+    /// The pages of one of the class's lists, which begins `at` a page.
+    fn listed_pages(&self, state: &State<P>, mut at: u32) -> Result<Vec<PageNo>, String> {
         let mut listed = Vec::new();
-        let mut at = state.listed;
         let mut prev = 0;
         while let Some(page) = at.checked_sub(1).map(PageNo) {
             if listed.len() > state.pages.len() || self.record(page).prev() != prev {

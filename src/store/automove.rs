@@ -7,7 +7,6 @@
 //! fade by the request, so that a change of load shows.
 
 use super::ghost::SHADOW_SHARE;
-use super::reclaim::PAGES_KEPT;
 use crate::clock::Seconds;
 use std::mem;
 
@@ -138,30 +137,6 @@ struct Track {
     turned: f64,
     /// Since when it has neither evicted nor grown.
     quiet_since: Seconds,
-    low: LowWater,
-}
-
-/// The fewest pages' worth of free chunks that a class had of late: in the present second, and in
-/// the one before.
-#[derive(Clone, Copy, Debug, Default)]
-struct LowWater {
-    at: Seconds,
-    present: u64,
-    before: u64,
-}
-
-impl LowWater {
-    fn note(&mut self, pages: u64, now: Seconds) {
-        if now == self.at {
-            self.present = self.present.min(pages);
-        } else {
-            *self = LowWater { at: now, present: pages, before: self.present };
-        }
-    }
-
-    fn pages(&self) -> u64 {
-        self.present.min(self.before)
-    }
 }
 
 /// The policy's memory.
@@ -199,7 +174,6 @@ impl Automove {
             if track.evicting > 0 || sample.pages > track.last.pages {
                 track.quiet_since = now;
             }
-            track.low.note(sample.free_chunks / sample.chunks_per_page.max(1), now);
             track.last = *sample;
         }
     }
@@ -315,14 +289,6 @@ impl Automove {
         let free = |n: &usize| self.tracks[*n].free_pages();
         let freest = (0..self.tracks.len()).max_by(|a, b| free(a).total_cmp(&free(b)))?;
         (free(&freest) >= 1.0).then_some(freest)
-    }
-
-    /// The class that has had no use for the most pages for a second or two, and how many those
-    /// are.
-    pub fn roomiest(&self) -> Option<(usize, u64)> {
-        let unused = |n: usize| self.tracks[n].low.pages().saturating_sub(PAGES_KEPT);
-        let roomy = (0..self.tracks.len()).map(|n| (n, unused(n))).filter(|(_, pages)| *pages > 0);
-        roomy.max_by_key(|(_, pages)| *pages)
     }
 
     fn largest(&self) -> Option<usize> {

@@ -61,6 +61,7 @@ mod testing;
 mod tick;
 mod types;
 mod upkeep;
+mod vacant;
 mod validate;
 mod victims;
 mod write;
@@ -110,8 +111,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
-use steal::Offer;
 use types::Sizes;
+use vacant::Vacant;
 use victims::Victims;
 
 /// Bytes of a page in the compact layout.
@@ -489,7 +490,7 @@ fn reserve_shard(
         victims: Victims::new(classes as usize + 1),
         reach,
         poorest: AtomicU32::new(0),
-        offer: Offer::default(),
+        vacant: Vacant::default(),
         queue_bytes: AtomicU64::new(0),
         savings: AllSavings::default(),
         reclaimer: Mutex::default(),

@@ -145,7 +145,7 @@ impl Store {
     pub fn move_step(&self, l: &Local) -> Pace {
         let mut mover = self.mover.lock();
         if mover.now.is_none() {
-            let asked = mover.asked_lately(self.clock.now(), self.window());
+            let asked = self.heed_operator(&mover);
             mover.now = self.next_move(&mut mover.policies, !asked);
             mover.now.iter().for_each(|chosen| l.tell_moving(chosen.way.class, chosen.to));
         }
@@ -158,8 +158,18 @@ impl Store {
             return if matches!(going, Step::Going) { pace } else { Pace::Rest };
         }
         mover.remember(&now, matches!(going, Step::Over { moved: true }), self.clock.now());
+        self.heed_operator(&mover);
         self.stats.moves.running.store(false, Relaxed);
         pace
+    }
+
+    /// Whether an operator's move is less than a window old: until then the policy lets it stand,
+    /// and so do classes that are short.
+    fn heed_operator(&self, mover: &Mover) -> bool {
+        let asked = mover.asked_lately(self.clock.now(), self.window());
+        let favoured = asked.map_or(0, |made| made.to);
+        self.shards.iter().for_each(|shard| shard.vacant.favoured.store(favoured, Relaxed));
+        asked.is_some()
     }
 
     /// Asks the limit, then the policy where it may decide, whether a page should move.
@@ -178,9 +188,6 @@ impl Store {
             }
             let poorest = policy.poorest(None);
             shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
-            let offers = shard.rules.steal && self.returns_pages();
-            let roomiest = policy.roomiest().filter(|_| offers);
-            shard.offer.renew(roomiest.map(|(n, pages)| (class(n), pages)));
             let Decision { from, to, why } = self.decide(shard, policy, freely)?;
             // A limit that was lowered may cost a class its last page, but not where each has one
             // whatever the limit, as in memcached.
@@ -236,10 +243,10 @@ impl Store {
 }
 
 impl Mover {
-    /// Whether an operator's move is less than a window old: until then the policy lets it stand.
-    fn asked_lately(&self, now: Seconds, window: Seconds) -> bool {
+    /// An operator's move that is less than a window old.
+    fn asked_lately(&self, now: Seconds, window: Seconds) -> Option<&Moved> {
         let asked = self.history.iter().rev().find(|made| made.why.is_none());
-        asked.is_some_and(|made| now.saturating_sub(made.at) < window)
+        asked.filter(|made| now.saturating_sub(made.at) < window)
     }
 
     fn remember(&mut self, made: &Move, done: bool, at: Seconds) {

@@ -6,7 +6,8 @@
 //! are gathered and their lines of the index asked for ahead of time, then unlinked line by line,
 //! then freed under one lock of their class. After a flush every page is visited once.
 //!
-//! An allocation that finds its class without free chunks does a little of the same at once.
+//! An allocation that finds its class without free chunks does a little of the same at once, and
+//! some steps of the reclaimer's before it evicts anything.
 //!
 //! A page's earliest deadline is never later than what is on it, but for a page that is being
 //! visited: whoever empties the cell looks at all chunks, or puts back what it took.
@@ -44,7 +45,8 @@ const EMPTIES_EVERY: Seconds = 10;
 /// crawl that the operator may be about to command.
 const CRAWL_FIRST: Seconds = 2;
 
-/// Where the reclaimer stands in a shard. The maintenance thread alone works with it.
+/// Where the reclaimer stands in a shard. The maintenance thread works with it, and allocations
+/// that need memory lend a hand.
 #[derive(Default)]
 pub(super) struct Reclaimer {
     pass: Option<Pass>,
@@ -155,6 +157,22 @@ impl Shard {
             return Pace::Rest;
         }
         Pace::Spare
+    }
+
+    /// A step of it for an allocation that needs memory; false where nothing is due, or somebody
+    /// else is at it.
+    pub fn help_reclaim(&self, l: &Local, horizon: Horizon) -> bool {
+        let Some(mut r) = self.reclaimer.try_lock() else { return false };
+        let seen = r.pass.as_ref().and_then(|pass| pass.flush).unwrap_or(0).max(r.flushed);
+        // What died by a later flush than the caller knows of would be passed by.
+        if horizon.flush < seen {
+            return false;
+        }
+        let pace = self.reclaim_step(l, &mut r, horizon, Some(horizon.flush), true);
+        if pace == Pace::Rest {
+            self.vacant.note_clean(horizon);
+        }
+        pace != Pace::Rest
     }
 
     /// True where a pass is due.

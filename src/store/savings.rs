@@ -93,6 +93,9 @@ impl Shard {
             return Stolen::Nothing;
         }
         let mut under_way = savings.steal.lock();
+        if under_way.is_none() && self.rules.steal && self.give_empty(ClassId(0), horizon) {
+            return Stolen::Page;
+        }
         let mut steal = under_way.take().unwrap_or_else(|| self.plan_steal(ClassId(0)));
         let stolen = self.steal_step(l, &mut steal, horizon);
         if stolen == Stolen::NotYet {

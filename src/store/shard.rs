@@ -14,9 +14,10 @@ use super::pins::Pins;
 use super::reclaim::Reclaimer;
 use super::savings::AllSavings;
 use super::seals::Seals;
-use super::steal::{Offer, PAGES_FOR_ONE};
+use super::steal::PAGES_FOR_ONE;
 use super::tend::Tending;
 use super::types::{Key, KeyHash, Local, SIZE_STEP};
+use super::vacant::Vacant;
 use super::victims::Victims;
 use crate::config::Eviction;
 use crate::item::{self, Chain, Item, Plan, Shape, Standing, State};
@@ -50,7 +51,7 @@ pub(super) struct Shard {
     pub savings: AllSavings,
     /// The class that can best spare a page, as the mover last saw it; 0: none.
     pub poorest: AtomicU32,
-    pub offer: Offer,
+    pub vacant: Vacant,
     /// Bytes that its share of -m can become at run time.
     pub reach: u64,
     pub reclaimer: Mutex<Reclaimer>,
@@ -414,10 +415,17 @@ impl Shard {
         if let Some(chunk) = self.take_from(&mut class, true) {
             return Some(chunk);
         }
-        class = match self.take_offered(class) {
-            Ok(chunk) => return Some(chunk),
-            Err(class) => class,
-        };
+        if self.has_vacant(horizon) {
+            drop(class);
+            if let Some(chunk) = self.take_vacant(l, id, horizon) {
+                return Some(chunk);
+            }
+            class = self.slabs.lock(id);
+            // Others may have freed some meanwhile.
+            if let Some(chunk) = self.take_from(&mut class, true) {
+                return Some(chunk);
+            }
+        }
         if !self.rules.evict {
             // One without pages may not stay so.
             let has_pages = class.total_chunks() > 0;

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::mem::take;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A class that has one page for so many of another's has few.
 const FEW_SHARE: usize = 8;
@@ -25,30 +25,9 @@ const TRIES_MAX: u32 = 16;
 /// Chunks that one step looks at, and whose items it drops: some twenty microseconds of work.
 const LOOKED_PER_STEP: u32 = 2048;
 const DROPPED_PER_STEP: u32 = 128;
-/// Pages that are looked at for one without items.
-const LOOK_FOR_EMPTY: usize = 64;
 /// A page of small chunks takes more of the limit, for their places in a queue, than one of large
 /// chunks gave back: then it takes a second one.
 pub(super) const PAGES_FOR_ONE: usize = 2;
-
-/// Pages that a class has had no use for of late, as the mover last saw it: whoever is short may
-/// have them.
-#[derive(Default)]
-pub(super) struct Offer(AtomicU64);
-
-impl Offer {
-    pub fn renew(&self, offer: Option<(ClassId, u64)>) {
-        let word = |(class, pages): (ClassId, u64)| u64::from(class.0) << 32 | pages;
-        self.0.store(offer.map_or(0, word), Relaxed);
-    }
-
-    /// Accepts one page: of this class.
-    fn accept(&self) -> Option<ClassId> {
-        let one_less = |word: u64| (word as u32 > 0).then(|| word - 1);
-        let word = self.0.fetch_update(Relaxed, Relaxed, one_less).ok()?;
-        Some(ClassId((word >> 32) as u16))
-    }
-}
 
 /// The pages that may be emptied, the best first, and how far the work on that one has come.
 #[derive(Default)]
@@ -99,31 +78,6 @@ impl Steal {
 }
 
 impl Shard {
-    /// A chunk of a class that is short, and that has no more pages to be had, on an empty page of
-    /// another; or the class again where none is on offer. What aborted uploads or deletes leave in
-    /// one class is thus another's when that needs it.
-    pub fn take_offered<'a>(
-        &'a self,
-        mut short: evict::Class<'a>,
-    ) -> Result<ChunkRef, evict::Class<'a>> {
-        let class = short.class();
-        for _ in 0..PAGES_FOR_ONE {
-            let Some(donor) = self.offer.accept() else { break };
-            // One lock at a time.
-            drop(short);
-            let donor = self.slabs.lock(donor);
-            let page = donor.empty_page(LOOK_FOR_EMPTY);
-            if !page.is_some_and(|page| self.release_empty(donor, page)) {
-                self.offer.renew(None);
-            }
-            short = self.slabs.lock(class);
-            if let Some(chunk) = self.take_from(&mut short, true) {
-                return Ok(chunk);
-            }
-        }
-        Err(short)
-    }
-
     /// Empties a page of one of the classes that have the most, for `class`; false where none can
     /// be emptied. One with TEMP items is emptied where there is no other but in classes that have
     /// few.
@@ -327,15 +281,6 @@ mod tests {
             assert!(b.get("before"));
             b.store.validate().expect("a valid store");
         }
-    }
-
-    #[test]
-    fn a_class_keeps_pages_for_what_may_come_back() {
-        let b = emptied(Settings::default());
-        let largest = b.store.class_info().iter().map(|c| c.id).max().expect("classes");
-        (0..4_000).for_each(|n| b.set(&format!("small{n:05}"), SMALL));
-        let kept = b.pages(ClassId(largest as u16)).len();
-        assert!((1..=4).contains(&kept), "{kept} pages");
     }
 
     /// A full cache of small items, and what may be stolen from it.

@@ -28,12 +28,13 @@ pub enum Pace {
 type Job = fn(&Store, &Local) -> Pace;
 
 /// In their order. Each gets its turn, so that none can starve another.
-pub(super) const JOBS: [Job; 10] = [
+pub(super) const JOBS: [Job; 11] = [
     Store::keep_time,
     Store::apply_knobs,
     Store::tend_step,
     Store::resize_step,
     Store::fit_ghosts,
+    Store::clear_step,
     Store::move_step,
     Store::crawl_step,
     Store::reclaim_step,

@@ -396,29 +396,3 @@ fn probation_grows_and_shrinks_by_its_gains_within_bounds() {
         assert_eq!(share, end);
     }
 }
-
-#[test]
-fn what_a_class_had_no_use_for_is_its_to_offer() {
-    let mut world = World::new(&[10, 40]);
-    let mut free = |pages: u64| {
-        world.classes[1].free_chunks = pages * CHUNKS;
-        world.now += 1;
-        world.observe();
-        world.policy.roomiest()
-    };
-    assert_eq!([free(30), free(30)], [None, Some((1, 28))]);
-    // A page is not spare for having been free at the moment of the look.
-    assert_eq!([free(5), free(30), free(30)], [Some((1, 3)), Some((1, 3)), Some((1, 28))]);
-    assert_eq!([free(2), free(30), free(30)], [None, None, Some((1, 28))]);
-}
-
-#[test]
-fn a_short_need_counts_as_well() {
-    let mut world = World::new(&[40]);
-    for (now, pages) in [(10, 30), (11, 30), (11, 4), (11, 30), (12, 30)] {
-        world.classes[0].free_chunks = pages * CHUNKS;
-        world.now = now;
-        world.observe();
-    }
-    assert_eq!(world.policy.roomiest(), Some((0, 2)));
-}
