@@ -21,8 +21,10 @@ const ROUND_EVICTED: f64 = 32.0;
 const LATELY: u64 = 4;
 /// Gets that there are to so many sets, or it counts as if nobody read.
 const READ_FROM: u64 = 10;
-/// Pages that one round may move: one in so many.
+/// Pages that one round may move: one in so many. Each round that moved all of them from one class
+/// to one other doubles what the next may, so many times.
 const ROUND_SHARE: u64 = 100;
+const DOUBLED_MAX: u32 = 3;
 /// What is left of a gain after so many requests.
 const FADE: f64 = 0.95;
 /// Gains per page that the winner must be ahead by, beside the ratio.
@@ -150,6 +152,9 @@ pub struct Automove {
     round_evicted: f64,
     /// Pages that this round may still move.
     round_left: u64,
+    /// Giver and taker of the last page, and the rounds in a row whose pages were all theirs.
+    pair: Option<(usize, usize)>,
+    used_up: u32,
 }
 
 impl Automove {
@@ -207,6 +212,13 @@ impl Automove {
         self.round_left -= 1;
         let unread = self.round.gets < self.round.sets / READ_FROM;
         let decision = if unread { self.by_turnover(terms) } else { self.by_gain(terms) };
+        let pair = decision.and_then(|d| Some((d.from, d.to?)));
+        if pair.is_none() || pair != self.pair {
+            self.used_up = 0;
+        } else if self.round_left == 0 {
+            self.used_up += 1;
+        }
+        self.pair = pair;
         if decision.is_none() || self.round_left == 0 {
             self.round_left = 0;
             let asked = (self.round.gets + self.round.sets) as f64;
@@ -229,7 +241,7 @@ impl Automove {
             self.round_at = load;
             self.round_evicted = 0.0;
             self.round = Load { gets, sets };
-            self.round_left = (pages / ROUND_SHARE).max(1);
+            self.round_left = (pages / ROUND_SHARE << self.used_up.min(DOUBLED_MAX)).max(1);
             for track in &mut self.tracks {
                 let before = track.lately_evicted / LATELY;
                 track.lately_evicted = before + mem::take(&mut track.round_evicted);

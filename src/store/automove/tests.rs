@@ -121,6 +121,17 @@ fn a_round_moves_one_page_of_a_hundred() {
     assert!(world.decide(Memory::Full, TERMS).is_some());
 }
 
+#[test]
+fn a_load_that_stays_moves_more_and_more_pages() {
+    let mut world = World::new(&[500, 100, 100]);
+    let mut moved = |gains: &[u32]| world.round(gains, TERMS).len();
+    let lasting = [0, 1_000_000, 0];
+    assert_eq!([(); 5].map(|()| moved(&lasting)), [7, 14, 28, 56, 56]);
+    // From now on another one is short: the round that brings this is the last of that size.
+    assert_eq!(moved(&[0, 0, 50_000_000]), 56);
+    assert_eq!([(); 3].map(|()| moved(&[0, 0, 0])), [14, 28, 56]);
+}
+
 /// Load that swings between two classes from round to round.
 #[test]
 fn oscillating_load_sends_no_page_to_and_fro() {
