@@ -39,6 +39,10 @@ fn print(pattern: &str, ours: &Row, its: Option<&Row>) -> bool {
         None => print!(" {:>10} {:>8}", "-", "-"),
     }
     let slower = print_recovery(ours, its);
+    if ours.within {
+        println!("  within");
+        return false;
+    }
     let below = [(fewer, "hits"), (slower, "time")];
     let below = below.map(|(is, what)| if is { what } else { "" }).join(" ");
     println!("  {}", below.trim());

@@ -1,7 +1,7 @@
 //! Chunk sizes: which classes there are and which class a size belongs to. Pure.
 
 /// A slab class. 0 is none: a page of class 0 is free. Classes count from 1, as memcached's do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub u16);
 
 impl ClassId {

@@ -318,6 +318,14 @@ impl Stats {
         (gets, sets)
     }
 
+    /// How often items of a class were read or stored since the start.
+    pub fn uses(&self, class: usize) -> u64 {
+        let uses_by = |class: &ClassCounters| {
+            class.get_hits.load() + class.touch_hits.load() + class.set_cmds.load()
+        };
+        self.workers.lock().iter().map(|worker| uses_by(&worker.classes[class])).sum()
+    }
+
     /// Gets that missed since the start.
     pub fn raw_misses(&self) -> u64 {
         self.workers.lock().iter().map(|worker| worker.thread.get_misses.load()).sum()

@@ -241,7 +241,7 @@ impl Automove {
             self.round_at = load;
             self.round_evicted = 0.0;
             self.round = Load { gets, sets };
-            self.round_left = (pages / ROUND_SHARE << self.used_up.min(DOUBLED_MAX)).max(1);
+            self.round_left = ((pages / ROUND_SHARE) << self.used_up.min(DOUBLED_MAX)).max(1);
             for track in &mut self.tracks {
                 let before = track.lately_evicted / LATELY;
                 track.lately_evicted = before + mem::take(&mut track.round_evicted);

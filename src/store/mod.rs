@@ -33,6 +33,7 @@ mod flush;
 mod ghost;
 mod grain;
 mod held;
+mod idle;
 mod index;
 mod knobs;
 mod least;
@@ -148,7 +149,7 @@ type Found = (Pages, u32);
 pub struct Store {
     clock: Arc<Clock>,
     settings: Arc<Settings>,
-    stats: Stats,
+    stats: Arc<Stats>,
     watch: Arc<Watch>,
     shards: Box<[Shard]>,
     flush: Flush,
@@ -207,7 +208,7 @@ impl Store {
         let cas = ledger.as_ref().map(|ledger| u64::from(ledger.entry().cas_blocks) * CAS_BLOCK);
         let store = Arc::new(Store {
             clock,
-            stats: Stats::new(classes, fds, prefixes, buffers),
+            stats: Arc::new(Stats::new(classes, fds, prefixes, buffers)),
             watch: Watch::new(settings.worker_logbuf_size, settings.watcher_logbuf_size),
             shards: shards.into(),
             flush: ledger.map_or_else(Flush::new, Flush::kept_in),
@@ -243,9 +244,9 @@ impl Store {
         let sizes = Arc::new(Sizes { cells, top: AtomicU32::new(0) });
         self.sizes.lock().push(sizes.clone());
         let counters = self.stats.register();
-        let log = self.watch.log(counters.clone());
+        let (stats, log) = (self.stats.clone(), self.watch.log(counters.clone()));
         let (scratch, spare, tick) = Default::default();
-        Local { counters, log, sizes, scratch, spare, tick }
+        Local { counters, stats, log, sizes, scratch, spare, tick }
     }
 
     pub fn clock(&self) -> &Clock {

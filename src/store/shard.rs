@@ -415,23 +415,20 @@ impl Shard {
         if let Some(chunk) = self.take_from(&mut class, true) {
             return Some(chunk);
         }
-        if self.has_vacant(horizon) {
-            drop(class);
-            if let Some(chunk) = self.take_vacant(l, id, horizon) {
-                return Some(chunk);
-            }
-            class = self.slabs.lock(id);
-            // Others may have freed some meanwhile.
-            if let Some(chunk) = self.take_from(&mut class, true) {
-                return Some(chunk);
-            }
-        }
+        class = match self.take_vacant(l, class, horizon) {
+            Ok(chunk) => return Some(chunk),
+            Err(class) => class,
+        };
         if !self.rules.evict {
             // One without pages may not stay so.
             let has_pages = class.total_chunks() > 0;
             drop(class);
             return if has_pages { None } else { self.take_larger(id) };
         }
+        class = match self.take_of_idle(l, class, horizon) {
+            Ok(chunk) => return Some(chunk),
+            Err(class) => class,
+        };
         if let Some(chunk) = self.evict_with(l, class, horizon) {
             self.class_counters(l, id).direct_reclaims.bump();
             return Some(chunk);

@@ -93,6 +93,18 @@ impl Shard {
             let most = steal.pages.front().map_or(0, |(class, _)| pages_of(*class));
             steal.pages.retain(|(class, _)| pages_of(*class) * FEW_SHARE >= most);
         }
+        self.steal_planned(l, steal, horizon)
+    }
+
+    /// The same, of one class.
+    pub fn steal_from(&self, l: &Local, class: ClassId, giver: ClassId, horizon: Horizon) -> bool {
+        let mut steal = self.plan_steal(class);
+        steal.pages.retain(|(of, _)| *of == giver);
+        self.steal_planned(l, steal, horizon)
+    }
+
+    /// Empties a page of those that are planned.
+    fn steal_planned(&self, l: &Local, mut steal: Steal, horizon: Horizon) -> bool {
         loop {
             match self.steal_step(l, &mut steal, horizon) {
                 Stolen::NotYet => {}

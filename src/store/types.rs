@@ -4,7 +4,7 @@ use super::spare::Spare;
 use super::tick::Tick;
 use crate::clock::Seconds;
 use crate::item::{Item, Shape};
-use crate::stats::Counters;
+use crate::stats::{Counters, Stats};
 use crate::watch::{Log, Stored};
 use slab::Words;
 use std::cell::Cell;
@@ -37,6 +37,8 @@ pub struct KeyHash(pub u64);
 /// What one thread needs to use the store: its own counters, and scratch space.
 pub struct Local {
     pub counters: Arc<Counters>,
+    /// Of all threads.
+    pub(super) stats: Arc<Stats>,
     /// What watchers are told by.
     pub log: Log,
     pub(super) sizes: Arc<Sizes>,

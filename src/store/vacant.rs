@@ -11,6 +11,7 @@
 
 use super::Store;
 use super::evacuate::{Evacuated, Evacuation};
+use super::evict::Class;
 use super::flush::Horizon;
 use super::shard::Shard;
 use super::types::Local;
@@ -142,9 +143,30 @@ impl Store {
 }
 
 impl Shard {
+    /// A chunk of a class that is short, and that has no more pages to be had, out of memory that
+    /// nothing alive uses; or the class again.
+    pub fn take_vacant<'a>(
+        &'a self,
+        l: &Local,
+        class: Class<'a>,
+        horizon: Horizon,
+    ) -> Result<ChunkRef, Class<'a>> {
+        if !self.has_vacant(horizon) {
+            return Err(class);
+        }
+        let id = class.class();
+        drop(class);
+        if let Some(chunk) = self.vacate_for(l, id, horizon) {
+            return Ok(chunk);
+        }
+        let mut class = self.slabs.lock(id);
+        // Others may have freed some meanwhile.
+        self.take_from(&mut class, true).ok_or(class)
+    }
+
     /// False where an allocation need not ask for what is vacant.
     #[inline]
-    pub fn has_vacant(&self, horizon: Horizon) -> bool {
+    fn has_vacant(&self, horizon: Horizon) -> bool {
         let vacant = &self.vacant;
         self.rules.steal
             && (vacant.is_open(self.slabs.spare_pages(), horizon.now)
@@ -152,9 +174,7 @@ impl Shard {
                 || vacant.is_parked.load(Relaxed))
     }
 
-    /// A chunk of a class that is short, and that has no more pages to be had, out of memory that
-    /// nothing alive uses.
-    pub fn take_vacant(&self, l: &Local, short: ClassId, horizon: Horizon) -> Option<ChunkRef> {
+    fn vacate_for(&self, l: &Local, short: ClassId, horizon: Horizon) -> Option<ChunkRef> {
         let steps = if self.rules.evict { STEPS } else { STEPS_M };
         for _ in 0..steps {
             if !self.vacate(l, short, horizon) {

@@ -38,6 +38,8 @@ fn announced(target: &mut Target<'_>, clients: u64, size: usize) -> Result<Vec<R
     let sets = target.scaled(SETS);
     let stored = target.fill(kind(2), sets, VALUE)?;
     let left = target.get_all(kind(1), items)?;
-    let stored = Row { part: "stored".into(), hits: stored, asked: sets, recovery: None };
+    let mut row = Row::new("stored", []);
+    (row.hits, row.asked) = (stored, sets);
+    let stored = row;
     Ok(vec![Row::new("left", left), stored])
 }

@@ -43,11 +43,14 @@ pub struct Row {
     pub hits: u64,
     pub asked: u64,
     pub recovery: Option<Recovery>,
+    /// A part of the requests of the row before: shown, and not held to a bound.
+    pub within: bool,
 }
 
 impl Row {
     pub fn new(part: impl Into<String>, answers: impl IntoIterator<Item = bool>) -> Row {
-        let mut row = Row { part: part.into(), hits: 0, asked: 0, recovery: None };
+        let part = part.into();
+        let mut row = Row { part, hits: 0, asked: 0, recovery: None, within: false };
         row.count(answers);
         row
     }

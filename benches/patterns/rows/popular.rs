@@ -136,17 +136,19 @@ fn huge(target: &mut Target<'_>) -> Result<Vec<Row>> {
     let small_keys = target.items(VALUE, 1.0);
     let mut small = Crowd::new(0, small_keys, 0.9, Sizes(VALUE, VALUE));
     let mut large = Crowd::new(1, target.items(HUGE.mean(), 1.5), 0.9, HUGE);
-    let (mut small_row, mut large_row) = (Row::new("small", []), Row::new("huge", []));
+    let [mut all, mut small_row, mut large_row] = ["", "small", "large"].map(|p| Row::new(p, []));
+    (small_row.within, large_row.within) = (true, true);
     let turns = small_keys * 8 / SMALL_PER_HUGE;
     for turn in 0..turns {
         let found = small.play(target, SMALL_PER_HUGE)?;
         let found_large = target.wire.look_aside(&large.draw(1))?;
         if turn >= turns / 4 {
+            all.count(found.iter().chain(&found_large).copied());
             small_row.count(found);
             large_row.count(found_large);
         }
     }
-    Ok(vec![small_row, large_row])
+    Ok(vec![all, small_row, large_row])
 }
 
 fn chains(target: &mut Target<'_>) -> Result<Vec<Row>> {

@@ -13,6 +13,7 @@ mod miniature;
 mod places;
 mod queue;
 mod s3;
+mod surge;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub(super) use duel::{Capacity, Duel};
 use places::Places;
 use slab::{ChunkRef, ClassGuard, PageNo};
 use std::collections::HashMap;
+pub(super) use surge::Surge;
 
 /// Headers that one choice may look at: first those that the policy shows, then, if none of them
 /// is an item that could go, any.
@@ -126,6 +128,7 @@ pub(super) struct Policy {
     pub whole: bool,
     /// Chunks of the class that are bodies of chains: they have no place of their own in a queue.
     pub bodies: u32,
+    pub surge: Surge,
     /// Where the search for pages with expired items goes on.
     pub due_from: usize,
     /// What items are drawn by.
