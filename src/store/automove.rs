@@ -290,16 +290,19 @@ impl Automove {
         givers.min_by(|a, b| self.tracks[*a].at_most().total_cmp(&self.tracks[*b].at_most()))
     }
 
-    /// The class with the most free pages, or the poorest where none has any, though it be its
-    /// last.
-    pub fn fullest(&self) -> Option<usize> {
-        self.freest().or_else(|| self.poorest(None)).or_else(|| self.largest())
+    /// The class with the most free pages, or the poorest where none has any, of those with at
+    /// least so many pages.
+    pub fn fullest(&self, least: u64) -> Option<usize> {
+        let largest = || self.largest().filter(|n| self.tracks[*n].last.pages >= least);
+        self.freest(least).or_else(|| self.poorest(None)).or_else(largest)
     }
 
-    /// The class with the most free pages, of those that have a page's worth of free chunks.
-    pub fn freest(&self) -> Option<usize> {
+    /// The class with the most free pages, of those that have a page's worth of free chunks, and
+    /// at least so many pages.
+    pub fn freest(&self, least: u64) -> Option<usize> {
         let free = |n: &usize| self.tracks[*n].free_pages();
-        let freest = (0..self.tracks.len()).max_by(|a, b| free(a).total_cmp(&free(b)))?;
+        let givers = (0..self.tracks.len()).filter(|n| self.tracks[*n].last.pages >= least);
+        let freest = givers.max_by(|a, b| free(a).total_cmp(&free(b)))?;
         (free(&freest) >= 1.0).then_some(freest)
     }
 

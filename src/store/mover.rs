@@ -189,10 +189,8 @@ impl Store {
             let poorest = policy.poorest(None);
             shard.poorest.store(poorest.map_or(0, |n| u32::from(class(n).0)), Relaxed);
             let Decision { from, to, why } = self.decide(shard, policy, freely)?;
-            // A limit that was lowered may cost a class its last page, but not where each has one
-            // whatever the limit, as in memcached.
-            let least = if why == Why::OverLimit && !shard.rules.pages_alone { 1 } else { 2 };
-            let page = shard.page_to_move(class(from), false, least)?;
+            let least = if why == Why::OverLimit { shard.pages_to_give() } else { 2 };
+            let page = shard.page_to_move(class(from), false, least as usize)?;
             self.stats.moves.running.store(true, Relaxed);
             Some(Move::of(n, page, class(from), to.map(class), Some(why)))
         })
@@ -202,8 +200,8 @@ impl Store {
         if shard.slabs.over_limit() > 0 {
             // Where nothing is evicted, what is in use can only move together.
             let from = match shard.rules.evict {
-                true => policy.fullest()?,
-                false => policy.freest()?,
+                true => policy.fullest(shard.pages_to_give())?,
+                false => policy.freest(shard.pages_to_give())?,
             };
             return Some(Decision { from, to: None, why: Why::OverLimit });
         }
@@ -319,6 +317,12 @@ impl Move {
 }
 
 impl Shard {
+    /// Pages of a class from which on a limit that was lowered may take one: its last, too, but not
+    /// where each class has one whatever the limit, as in memcached.
+    fn pages_to_give(&self) -> u64 {
+        if self.rules.pages_alone { 2 } else { 1 }
+    }
+
     /// Charges what probation takes where it has grown beyond the share that comes with each page.
     fn charge_queues(&self, samples: &[Sample]) {
         let rule = self.rule();

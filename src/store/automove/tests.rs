@@ -347,12 +347,23 @@ fn the_fullest_has_a_free_page_or_is_the_poorest_or_at_least_the_largest() {
     world.gain(2, 50);
     world.classes[1].free_chunks = CHUNKS;
     world.observe();
-    assert_eq!(world.policy.fullest(), Some(1));
+    assert_eq!(world.policy.fullest(1), Some(1));
     world.classes[1].free_chunks = CHUNKS - 1;
     world.observe();
-    assert_eq!(world.policy.fullest(), Some(0));
-    assert_eq!(World::new(&[1, 0, 0]).policy.fullest(), Some(0));
-    assert_eq!(World::new(&[0, 0]).policy.fullest(), None);
+    assert_eq!(world.policy.fullest(1), Some(0));
+    assert_eq!(World::new(&[1, 0, 0]).policy.fullest(1), Some(0));
+    assert_eq!(World::new(&[0, 0]).policy.fullest(1), None);
+}
+
+/// A last page that stays is in nobody's way, though all of it is free.
+#[test]
+fn the_fullest_has_as_many_pages_as_asked_for() {
+    let mut world = World::new(&[10, 1]);
+    world.classes[1].free_chunks = CHUNKS;
+    world.observe();
+    assert_eq!((world.policy.fullest(1), world.policy.freest(1)), (Some(1), Some(1)));
+    assert_eq!((world.policy.fullest(2), world.policy.freest(2)), (Some(0), None));
+    assert_eq!(World::new(&[1, 1]).policy.fullest(2), None);
 }
 
 #[test]
