@@ -5,6 +5,7 @@ mod common;
 
 use common::packets::request;
 use common::{Client, Server, wait_until};
+use nix::sys::signal::Signal;
 
 const SET: u8 = 1;
 const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
@@ -174,6 +175,43 @@ fn values_come_one_byte_at_a_time_and_end_as_they_should_or_not() {
         wait_until("its memory", || arriving(&mut client) == 0);
     }
     assert!(client.ask_value("k").starts_with(b"VALUE k 0 3\r\nold"));
+}
+
+/// However a large value, its line end, what follows and the end of the connection are cut.
+#[test]
+fn what_follows_a_large_value_is_in_step() {
+    let server = Server::start(&["-m", "64"]);
+    let value = "v".repeat(100_000);
+    let sets = format!("set a 0 0 100000\r\n{value}\r\nset b 0 0 100000\r\n{value}\r\n");
+    let requests = format!("{sets}get none\r\nset c 0 0 3\r\nabc\r\nget c\r\nmn\r\n");
+    let answers = b"STORED\r\nSTORED\r\nEND\r\nSTORED\r\nVALUE c 0 3\r\nabc\r\nEND\r\nMN\r\n";
+    let end_of_first = "set a 0 0 100000\r\n".len() + value.len();
+    let ends = [end_of_first, sets.len() - 2].map(|end| end - 1..end + 4);
+    let mut control = server.connect();
+    for cut in ends.into_iter().flatten().chain([30_000, sets.len() + 5]) {
+        let mut client = server.connect();
+        let (front, rest) = requests.as_bytes().split_at(cut);
+        let mut read = control.stat("bytes_read").expect("a figure") + front.len() as u64;
+        client.send(front);
+        wait_until("the front to be read", || {
+            read += "stats\r\n".len() as u64;
+            control.stat("bytes_read") >= Some(read)
+        });
+        client.send(rest);
+        client.shut_down();
+        client.expect(answers);
+        assert_eq!((client.next(), client.timed_out), (None, false));
+    }
+    // The end comes with the last byte of the value's line end.
+    let mut client = server.connect();
+    client.send(&sets.as_bytes()[..30_000]);
+    wait_until("the front to be read", || arriving(&mut control) > 29_000);
+    server.pause();
+    client.send(&sets.as_bytes()[30_000..end_of_first + 2]);
+    client.shut_down();
+    server.signal(Signal::SIGCONT);
+    client.expect(b"STORED\r\n");
+    assert_eq!((client.next(), client.timed_out), (None, false));
 }
 
 /// With -M, where memory runs out in the middle of a value.

@@ -51,6 +51,9 @@ use value::Value;
 
 /// Bytes of input taken at once, into a buffer that all connections of a worker share.
 const INPUT_SIZE: usize = 64 << 10;
+/// The same behind a value that was read by itself: what comes next may be the front of another,
+/// which is read straight into its chunks but for this.
+const INPUT_AFTER_LARGE: usize = READ_MIN;
 /// The same of one large value, which gets memory for so much at a time.
 const BULK_SIZE: usize = 64 << 10;
 /// A part of a request that leaves less than this of the shared buffer gets a buffer of its own.
@@ -142,6 +145,8 @@ pub struct Connection {
     closed: bool,
     /// Stopped with whole requests in `rest`, maybe: they are run before more is read.
     yielded: bool,
+    /// The last value was read by itself.
+    after_large: bool,
 }
 
 /// What the next bytes are.
@@ -229,6 +234,7 @@ impl Connection {
             shown: (ConnState::Closed, 0),
             closed: false,
             yielded: false,
+            after_large: false,
         };
         connection.show(connection.shown_state(), w.store().stats());
         if log_enabled!(Level::Debug) {

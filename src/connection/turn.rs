@@ -4,7 +4,9 @@
 //! caches from one connection to the next.
 
 use super::value::Value;
-use super::{Connection, Desk, Next, Outbox, READ_MIN, Ready, State, Workspace, write};
+use super::{
+    Connection, Desk, INPUT_AFTER_LARGE, Next, Outbox, READ_MIN, Ready, State, Workspace, write,
+};
 use crate::protocol::outbox::Progress;
 use crate::protocol::{GET_LINE_MAX, guess};
 use crate::stats::{ConnState, Held};
@@ -227,7 +229,8 @@ impl Connection {
             return self.take_long(&w.desk);
         }
         let into = &mut w.input[w.taken..];
-        let got = self.read(&mut into[held..], &w.desk)?;
+        let most = if self.is_after_large() { held + INPUT_AFTER_LARGE } else { into.len() };
+        let got = self.read(&mut into[held..most], &w.desk)?;
         if got == 0 {
             return Ok(Taken::Nothing);
         }
@@ -236,6 +239,12 @@ impl Connection {
         let from = w.taken;
         w.taken += held + got;
         Ok(self.recognise(from..w.taken, w))
+    }
+
+    /// True where a value that was read by itself is done with, and nothing was read since.
+    #[inline]
+    fn is_after_large(&mut self) -> bool {
+        self.after_large && matches!(self.state, State::Command) && take(&mut self.after_large)
     }
 
     /// What was read: a get that came alone needs no batch.

@@ -72,19 +72,25 @@ impl Value {
         used
     }
 
-    /// Reads some of it: what has come to a plain socket straight into its chunks, and whatever is
-    /// little, or encrypted, by way of `input`. 0 is the end of the connection.
+    /// Reads some of it: what has come to a plain socket straight into its chunks, with the line
+    /// end, and whatever is little, or encrypted, by way of `input`. 0 is the end of the
+    /// connection. The flag says that more may be there.
     fn read(
         &mut self,
         transport: &mut Transport,
         input: &mut [u8],
         desk: &Desk,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         if let Room::Some(reservation) = &mut self.room
             && let Some((socket, came)) = transport.has_come().filter(|(_, n)| *n >= DIRECT_MIN)
         {
-            match reservation.fill_from(&desk.local, socket, came) {
-                Ok(read) => return read,
+            let (missing, end) = (reservation.missing(), &mut self.end[self.end_len..]);
+            match reservation.fill_from(&desk.local, socket, came, end) {
+                Ok(read) => {
+                    let n = read?;
+                    self.end_len += n.saturating_sub(missing);
+                    return Ok((n, n < came));
+                }
                 Err(_) => self.give_up(desk),
             }
         }
@@ -94,7 +100,7 @@ impl Value {
         if let Room::Refused(_, missing) = &mut self.room {
             *missing -= n - used;
         }
-        Ok(n)
+        Ok((n, true))
     }
 
     /// There is no memory for what else comes.
@@ -186,19 +192,22 @@ impl Connection {
         // Until the transport says otherwise. It may be asked without an event, and one that
         // decrypts then holds what came behind the value: no event tells of that again.
         self.readable = true;
+        self.after_large = !self.transport.is_tls();
         desk.local.log.attend(self.transport.as_raw_fd());
         let mut input = take(&mut desk.bulk);
         let mut left = FILL_MAX;
         let mut result = Ok(());
         while left > 0 && value.missing() > 0 && !value.is_over() {
             match value.read(&mut self.transport, &mut input, desk) {
-                Ok(0) => {
+                Ok((0, _)) => {
                     self.readable = false;
                     self.state = State::Closing(CloseReason::Normal);
                     break;
                 }
-                Ok(n) => {
+                Ok((n, more)) => {
                     desk.local.counters.thread.bytes_read.add(n as u64);
+                    // What comes from now on makes an event, but for the end that made one already.
+                    self.readable = more || self.closed;
                     left = left.saturating_sub(n);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {

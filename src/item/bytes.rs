@@ -198,6 +198,12 @@ pub(crate) fn place(words: &[AtomicU32], offset: usize, len: usize) -> iovec {
     iovec { iov_base: start.cast(), iov_len: len }
 }
 
+/// The place of bytes that are the caller's own.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn place_of(bytes: &mut [u8]) -> iovec {
+    iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
+}
+
 /// Starts loading the cache line of `words[at]`, if there is one.
 #[inline]
 pub(crate) fn prefetch(words: &[AtomicU32], at: usize) {

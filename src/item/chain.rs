@@ -82,17 +82,19 @@ pub fn skip<P>(slabs: &Slabs<P>, chunk: ChunkRef, at: &mut Cursor, n: usize) {
 }
 
 /// Reads up to `most` bytes from a socket, once, into the reserved item at `chunk`, from the cursor
-/// on; the chunks that it has are for so many more. 0 is the end of what comes.
+/// on, and what follows them into `behind`; the chunks that it has are for so many more. Returns
+/// how many bytes were read in all; 0 is the end of what comes.
 #[cfg(not(any(loom, miri)))]
 pub fn fill_from<P>(
     slabs: &Slabs<P>,
     chunk: ChunkRef,
     at: &mut Cursor,
     most: usize,
+    behind: &mut [u8],
     socket: BorrowedFd<'_>,
 ) -> io::Result<usize> {
     let (chain, mut before) = Chain::resume(slabs, chunk, at);
-    let (mut places, mut used, mut left) = ([bytes::NO_PLACE; READ_SEGMENTS], 0, most);
+    let (mut places, mut used, mut left) = ([bytes::NO_PLACE; READ_SEGMENTS + 1], 0, most);
     for s in chain.take(READ_SEGMENTS) {
         let len = left.min(s.len - before);
         places[used] = bytes::place(s.words, s.offset + before, len);
@@ -101,12 +103,17 @@ pub fn fill_from<P>(
             break;
         }
     }
-    // SAFETY: the places lie within the words, which outlive the call. What writes there is the
-    // kernel, as another thread could by storing bytes: whoever still has an old reference to a
-    // reserved chunk (I2) may read them by loads of atomics, and throws away what was read.
+    if left == 0 {
+        places[used] = bytes::place_of(behind);
+        used += 1;
+    }
+    // SAFETY: the places lie within the words, which outlive the call, as `behind` does, which is
+    // the caller's alone. What writes to the words is the kernel, as another thread could by
+    // storing bytes: whoever still has an old reference to a reserved chunk (I2) may read them by
+    // loads of atomics, and throws away what was read.
     let n = unsafe { libc::readv(socket.as_raw_fd(), places.as_ptr(), used as i32) };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
-    at.at += n;
+    at.at += n.min(most);
     Ok(n)
 }
 
@@ -371,10 +378,14 @@ mod tests {
         let (head, mut at) = (chained(&slabs), Cursor::default());
         let (mut here, there) = std::os::unix::net::UnixStream::pair().expect("sockets");
         here.write_all(&value).expect("room");
-        for most in [1, 26, 2, 60, 1000] {
-            let n = fill_from(&slabs, head, &mut at, most, there.as_fd()).expect("bytes");
-            assert_eq!(n, most.min(LEN - 89));
+        for most in [1, 26, 2, 60] {
+            let n = fill_from(&slabs, head, &mut at, most, &mut [], there.as_fd()).expect("bytes");
+            assert_eq!(n, most);
         }
+        here.write_all(b"\r\nnext").expect("room");
+        let (rest, mut end) = (LEN - 89, [0; 2]);
+        let n = fill_from(&slabs, head, &mut at, rest, &mut end, there.as_fd()).expect("bytes");
+        assert_eq!((n, &end), (rest + 2, b"\r\n"), "the line end, and nothing of what follows it");
         drop(here);
         check(&slabs, head, at, &value);
     }

@@ -237,17 +237,21 @@ impl Reservation {
         Ok(fits.len())
     }
 
-    /// Reads from a socket, once, up to so many bytes as have come there.
+    /// Reads from a socket, once, up to so many bytes as have come there; those that follow the
+    /// value go to `behind`. Returns how many were read in all.
     #[cfg(not(any(loom, miri)))]
     pub fn fill_from(
         &mut self,
         l: &Local,
         socket: BorrowedFd<'_>,
         came: usize,
+        behind: &mut [u8],
     ) -> Result<io::Result<usize>, Refusal> {
         let most = came.min(self.missing());
+        let follow = behind.len().min(came - most);
+        let behind = &mut behind[..follow];
         self.with_room(l, most, |owner, chunks| {
-            item::fill_from(&owner.slabs, chunks.head, &mut chunks.at, most, socket)
+            item::fill_from(&owner.slabs, chunks.head, &mut chunks.at, most, behind, socket)
         })
     }
 
@@ -259,6 +263,7 @@ impl Reservation {
         l: &Local,
         socket: BorrowedFd<'_>,
         came: usize,
+        _behind: &mut [u8],
     ) -> Result<io::Result<usize>, Refusal> {
         let mut bytes = vec![0; came.min(self.missing())];
         match rustix::io::read(socket, &mut bytes[..]) {

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -295,6 +295,11 @@ impl Client {
     pub fn reset(self) {
         let socket = socket2::Socket::from(self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("no linger");
+    }
+
+    /// Sends nothing more; what the server says can still be read.
+    pub fn shut_down(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("a connection");
     }
 
     /// Sends `bytes`. A connection that the server has closed shows when the answer is read.
